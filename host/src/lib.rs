@@ -1,0 +1,3 @@
+//! Tunesmith: telemetry of LLM agents in, LoRA adapters out.
+
+pub mod plugins;

@@ -1,0 +1,2 @@
+//! The `tunesmith` binary.
+fn main() {}

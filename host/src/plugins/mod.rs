@@ -1,0 +1,3 @@
+//! The plugin host: components in, typed calls out.
+
+pub mod bindings;

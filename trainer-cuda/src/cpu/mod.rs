@@ -1,0 +1,1 @@
+//! The CPU device: threads and SIMD, f32 throughout.

@@ -1,0 +1,91 @@
+//! Everything that can go wrong in the trainer, told apart where a caller can act on the difference.
+
+use std::path::PathBuf;
+
+/// The trainer's error.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// A file could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// No model where one was expected.
+    #[error("no model at `{}`: expected a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file", path.display())]
+    ModelNotFound {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// A file of the model is missing, truncated or corrupt.
+    #[error("`{}` is damaged: {what}; fetch or copy it again", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the place: a tensor, an offset.
+        what: String,
+    },
+    /// A part of the model folder that the run needs is not there.
+    #[error("`{}` lacks {what}", path.display())]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+        /// The missing thing: `tensor \`model.norm.weight\``.
+        what: String,
+    },
+    /// The architecture is not one that this build trains.
+    #[error("`{}` is a `{architecture}` model; supported: {supported}", path.display())]
+    UnsupportedArchitecture {
+        /// The configuration file.
+        path: PathBuf,
+        /// `architectures[0]` of config.json, or `general.architecture` of a GGUF.
+        architecture: String,
+        /// What this build supports.
+        supported: &'static str,
+    },
+    /// The model needs something that this build does not do.
+    #[error("`{}` needs {what}, which is not supported", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The feature: `rope scaling \`yarn\``, `GGUF type \`IQ2_XS\``.
+        what: String,
+    },
+    /// The training configuration contradicts itself or the data.
+    #[error("{0}")]
+    Config(String),
+    /// No target module of the LoRA configuration is in the model.
+    #[error("no module matches the LoRA target modules {targets:?}; the model has {modules:?}")]
+    NoLoraTarget {
+        /// What was asked for.
+        targets: Vec<String>,
+        /// What is there.
+        modules: Vec<String>,
+    },
+    /// Nothing to train on.
+    #[error("Cannot train with empty dataset. No training examples available after formatting.")]
+    EmptyDataset,
+    /// The tokenizer or the chat template refused a text.
+    #[error("cannot encode example {index}: {what}")]
+    Encode {
+        /// Index into the list of records.
+        index: usize,
+        /// Why.
+        what: String,
+    },
+    /// A number left the range of floats.
+    #[error("{what} is not finite at step {step}; lower the learning rate, or look at the examples of that step")]
+    NotFinite {
+        /// `loss`, `gradient of <tensor>`.
+        what: String,
+        /// Optimiser step, from 1.
+        step: usize,
+    },
+}
+
+/// The trainer's result.
+pub type Result<T, E = TrainerError> = std::result::Result<T, E>;
