@@ -7,7 +7,11 @@ mod gguf_llama;
 mod gguf_tokenizer;
 mod hf_config;
 mod hf_folder;
+pub mod peft;
 pub mod tokenizer;
+
+pub use chat::ChatMessage;
+pub use tokenizer::TextTokenizer;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,7 +22,6 @@ use sha2::{Digest, Sha256};
 
 use crate::config::ModelConfig;
 use crate::error::{Result, TrainerError};
-use tokenizer::TextTokenizer;
 
 /// A tensor in host memory, row-major.
 #[derive(Debug, Clone, PartialEq)]
