@@ -1,4 +1,5 @@
 //! GGUF files: blocks against the `gguf` Python package, models against the folders they were made from, damage.
+#![allow(clippy::unwrap_used)] // clippy.toml's exception covers #[test] functions, not their helpers
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Hugging Face folders: every spelling that is read, and what is said about one that can't be.
+#![allow(clippy::unwrap_used)] // clippy.toml's exception covers #[test] functions, not their helpers
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Tokenizers and chat templates against Hugging Face's `tokenizers` and `transformers`.
+#![allow(clippy::unwrap_used)] // clippy.toml's exception covers #[test] functions, not their helpers
 
 use std::fs;
 use std::path::{Path, PathBuf};
