@@ -28,7 +28,7 @@ pub(super) fn render(
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
 
-    let message = |m: &ChatMessage| Value::from_iter([("role", m.role.as_str()), ("content", m.content.as_str())]);
+    let message = |m: &ChatMessage| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
     let messages: Vec<Value> = messages.iter().map(message).collect();
     let named = special_tokens.iter().filter_map(|(name, token)| Some((*name, Value::from((*token)?))));
     let context = [
@@ -37,5 +37,5 @@ pub(super) fn render(
         ("tools", Value::from(())),
         ("documents", Value::from(())),
     ];
-    environment.render_str(template, Value::from_iter(context.into_iter().chain(named)))
+    environment.render_str(template, Value::from_pairs(context.into_iter().chain(named)))
 }

@@ -203,9 +203,12 @@ impl<'a> Reader<'a> {
         let mut free_from = 0;
         for (name, tensor) in by_offset {
             let Range { start, end } = tensor.bytes;
-            if !start.is_multiple_of(alignment) || start < free_from {
-                let what =
-                    format!("tensor `{name}` at offset {start} is not aligned to {alignment} or overlaps another");
+            if !start.is_multiple_of(alignment) {
+                let what = format!("tensor `{name}` is at offset {start}, not a multiple of {alignment}");
+                return Err(corrupt(self.path, what));
+            }
+            if start < free_from {
+                let what = format!("tensor `{name}` at offset {start} overlaps one that ends at {free_from}");
                 return Err(corrupt(self.path, what));
             }
             if end.checked_add(data_start).is_none_or(|end| end > self.bytes.len()) {

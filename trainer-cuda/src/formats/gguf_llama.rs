@@ -57,11 +57,12 @@ impl Source for LlamaGguf {
             Some("k_proj") => self.config.num_key_value_heads,
             _ => return Ok(tensor),
         };
-        if tensor.shape.len() != 2 || tensor.shape[0] != heads * self.config.head_dim {
-            let what = format!("tensor `{name}` of shape {:?} is not {heads} heads", tensor.shape);
+        let head_dim = self.config.head_dim;
+        if tensor.shape.len() != 2 || tensor.shape[0] != heads * head_dim {
+            let what = format!("tensor `{name}` has shape {:?}, not {heads} heads of {head_dim} rows", tensor.shape);
             return Err(corrupt(self.gguf.path(), what));
         }
-        Ok(half_split(tensor, self.config.head_dim))
+        Ok(half_split(tensor, head_dim))
     }
 
     fn sha256(&self) -> Result<String> {

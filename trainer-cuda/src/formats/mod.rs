@@ -56,6 +56,10 @@ impl BaseModel {
         } else {
             return Err(TrainerError::ModelNotFound { path: path.to_owned() });
         };
+        if tokenizer.id_bound() > config.vocab_size {
+            let (ids, rows) = (tokenizer.id_bound(), config.vocab_size);
+            return Err(corrupt(path, format!("the tokenizer has {ids} ids, the embedding table {rows} rows")));
+        }
         Ok(Self { config, tokenizer, path: path.to_owned(), source })
     }
 

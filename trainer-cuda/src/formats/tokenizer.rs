@@ -157,6 +157,11 @@ impl TextTokenizer {
         self.tokenizer.token_to_id(token)
     }
 
+    /// One more than the highest id that [`TextTokenizer::encode`] can give.
+    pub(super) fn id_bound(&self) -> usize {
+        self.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
     /// `tokenizer.json` and `tokenizer_config.json` for a tokenizer that has no folder of its own.
     pub(super) fn write_files(&self, dir: &Path, model_max_length: usize) -> Result<()> {
         let path = dir.join("tokenizer.json");
