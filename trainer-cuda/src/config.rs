@@ -39,6 +39,21 @@ pub struct ModelConfig {
     pub pad_token_id: Option<u32>,
 }
 
+impl ModelConfig {
+    /// `(out_features, in_features)` of a block's linear module, by its path: `self_attn.q_proj`.
+    pub fn module_shape(&self, path: &str) -> (usize, usize) {
+        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        match path {
+            "self_attn.q_proj" => (q, self.hidden_size),
+            "self_attn.k_proj" | "self_attn.v_proj" => (kv, self.hidden_size),
+            "self_attn.o_proj" => (self.hidden_size, q),
+            "mlp.gate_proj" | "mlp.up_proj" => (self.intermediate_size, self.hidden_size),
+            "mlp.down_proj" => (self.hidden_size, self.intermediate_size),
+            _ => panic!("`{path}` is no module of a block"),
+        }
+    }
+}
+
 /// How rotary frequencies are stretched beyond the length the model was pre-trained at.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum RopeScaling {
@@ -60,4 +75,190 @@ pub enum RopeScaling {
         /// The length of pre-training.
         original_max_position_embeddings: usize,
     },
+}
+
+/// Which modules get a low-rank update, and of what size (Hu et al. 2021).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rank of the update.
+    pub rank: usize,
+    /// Numerator of the scaling `alpha / rank`.
+    pub alpha: f32,
+    /// Module names (`q_proj`), or `all-linear`.
+    pub target_modules: TargetModules,
+    /// rsLoRA (Kalajdzievski 2023): scaling `alpha / sqrt(rank)`.
+    pub use_rslora: bool,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 8, alpha: 16.0, target_modules: TargetModules::default(), use_rslora: false }
+    }
+}
+
+impl LoraConfig {
+    /// The factor on the update.
+    pub fn scaling(&self) -> f32 {
+        let rank = self.rank as f32;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+}
+
+/// The modules that LoRA adapts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// The word `all-linear`: every linear layer but the output projection, as PEFT means it.
+    Named(String),
+    /// A list of module names.
+    List(Vec<String>),
+}
+
+impl Default for TargetModules {
+    fn default() -> Self {
+        Self::Named("all-linear".into())
+    }
+}
+
+impl TargetModules {
+    /// Of the model's linear modules, those that are wanted.
+    ///
+    /// # Errors
+    /// [`TrainerError::NoLoraTarget`](crate::TrainerError::NoLoraTarget) where a name is not among `modules`.
+    pub fn select(&self, modules: &[&'static str]) -> crate::Result<Vec<&'static str>> {
+        let names = match self {
+            Self::Named(name) if name == "all-linear" => return Ok(modules.to_vec()),
+            Self::Named(name) => std::slice::from_ref(name),
+            Self::List(names) => names,
+        };
+        if names.is_empty() || names.iter().any(|name| !modules.contains(&name.as_str())) {
+            let modules = modules.iter().map(ToString::to_string).collect();
+            return Err(crate::TrainerError::NoLoraTarget { targets: names.to_vec(), modules });
+        }
+        Ok(modules.iter().copied().filter(|module| names.iter().any(|name| name == module)).collect())
+    }
+}
+
+/// How a run trains. The defaults are the reference document's, with no warmup: 50 examples make 39 steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Examples per micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches per optimiser step.
+    pub gradient_accumulation_steps: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub lr_scheduler: crate::schedule::Schedule,
+    /// Share of the steps that the rate rises for.
+    pub warmup_ratio: f64,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f32,
+    /// Largest gradient norm; 0 turns clipping off.
+    pub max_grad_norm: f32,
+    /// Seeds the shuffle and LoRA's initial values.
+    pub seed: u64,
+    /// False trains every weight.
+    pub use_lora: bool,
+    /// The low-rank update.
+    pub lora: LoraConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 4,
+            gradient_accumulation_steps: 1,
+            learning_rate: 2e-4,
+            lr_scheduler: crate::schedule::Schedule::Linear,
+            warmup_ratio: 0.0,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            seed: 42,
+            use_lora: true,
+            lora: LoraConfig::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses what cannot train.
+    ///
+    /// # Errors
+    /// [`TrainerError::Config`](crate::TrainerError::Config), naming the key.
+    pub fn validate(&self) -> crate::Result<()> {
+        let refuse = |what: String| Err(crate::TrainerError::Config(what));
+        for (key, value) in [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
+            ("gradient_accumulation_steps", self.gradient_accumulation_steps),
+            ("lora.rank", self.lora.rank),
+        ] {
+            if value == 0 {
+                return refuse(format!("`{key}` must be at least 1"));
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return refuse(format!("`learning_rate` must be above 0, not {}", self.learning_rate));
+        }
+        if !(0.0..1.0).contains(&self.warmup_ratio) {
+            return refuse(format!("`warmup_ratio` must be from 0 to below 1, not {}", self.warmup_ratio));
+        }
+        for (key, value) in [("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return refuse(format!("`{key}` must be 0 or more, not {value}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A small Llama for tests of code that reads a configuration.
+    pub(crate) fn llama() -> ModelConfig {
+        ModelConfig {
+            architecture: "LlamaForCausalLM".into(),
+            hidden_size: 48,
+            intermediate_size: 96,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 12,
+            vocab_size: 400,
+            max_position_embeddings: 512,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
+            tie_word_embeddings: true,
+            bos_token_id: None,
+            eos_token_id: Some(2),
+            pad_token_id: None,
+        }
+    }
+
+    #[test]
+    fn a_target_module_that_is_not_there_lists_those_that_are() {
+        let targets = TargetModules::List(vec!["q_proj".into(), "query".into()]);
+        let error = targets.select(&["q_proj", "v_proj"]).expect_err("`query` is not a module");
+        assert_eq!(
+            error.to_string(),
+            r#"no module matches the LoRA target modules ["q_proj", "query"]; the model has ["q_proj", "v_proj"]"#
+        );
+    }
+
+    #[test]
+    fn all_linear_takes_every_module_and_a_list_keeps_the_models_order() {
+        let modules = ["q_proj", "k_proj", "v_proj"];
+        assert_eq!(TargetModules::default().select(&modules).expect("all"), modules);
+        let list = TargetModules::List(vec!["v_proj".into(), "q_proj".into()]);
+        assert_eq!(list.select(&modules).expect("both are there"), ["q_proj", "v_proj"]);
+    }
 }

@@ -97,6 +97,8 @@ pub trait Device: Sized {
     fn upload_weight(&self, values: Vec<f32>, rows: usize, cols: usize) -> Self::Weight;
     /// Overwrites a parameter.
     fn write_weight(&self, weight: &mut Self::Weight, values: &[f32]);
+    /// `[rows, cols]` of a parameter.
+    fn weight_shape(&self, weight: &Self::Weight) -> [usize; 2];
     /// Copies a parameter to the host, row-major.
     fn read_weight(&self, weight: &Self::Weight) -> Vec<f32>;
     /// Overwrites the front of a buffer.

@@ -1,9 +1,22 @@
 //! LoRA training by hand-written forward and backward passes over a small [`device::Device`].
+//!
+//! Read in this order: [`batch`] (a batch is a prefix forest), [`block`] (one block as two lists of device calls),
+//! [`decoder`] (the model around the blocks), [`trainer`] (the loop). [`device`] is the contract that a device fulfils.
 
+pub mod batch;
+pub mod block;
+pub mod buffers;
 pub mod config;
 pub mod cpu;
+pub mod decoder;
 pub mod device;
+pub mod encode;
 pub mod error;
 pub mod formats;
+pub mod linear;
+pub mod plan;
+pub mod rope;
+pub mod schedule;
+pub mod trainer;
 
 pub use error::{Result, TrainerError};

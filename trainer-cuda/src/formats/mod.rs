@@ -1,1 +1,152 @@
 //! Models, adapters and tokenizers on disk.
+
+pub mod chat;
+pub mod gguf;
+mod gguf_blocks;
+mod gguf_llama;
+mod gguf_tokenizer;
+mod hf_config;
+mod hf_folder;
+pub mod peft;
+pub mod tokenizer;
+
+pub use chat::ChatMessage;
+pub use tokenizer::TextTokenizer;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use crate::config::ModelConfig;
+use crate::error::{Result, TrainerError};
+
+/// A tensor in host memory, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Extent of each dimension, outermost first: `[out, in]` for a linear layer.
+    pub shape: Vec<usize>,
+    /// The values; as many as the product of `shape`.
+    pub data: Vec<f32>,
+}
+
+/// A model to train: its constants, its tokenizer, and its weights by their Hugging Face names.
+pub struct BaseModel {
+    /// The model's constants.
+    pub config: ModelConfig,
+    /// Text to token ids and back.
+    pub tokenizer: TextTokenizer,
+    path: PathBuf,
+    source: Box<dyn Source>,
+}
+
+impl BaseModel {
+    /// Opens a Hugging Face folder or a `.gguf` file. Weights are mapped, not read.
+    ///
+    /// # Errors
+    /// [`TrainerError::ModelNotFound`] where `path` is neither; [`TrainerError::Corrupt`], [`TrainerError::Missing`],
+    /// [`TrainerError::UnsupportedArchitecture`] or [`TrainerError::Unsupported`] for what it holds.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (config, tokenizer, source) = if path.join("config.json").is_file() {
+            hf_folder::open(path)?
+        } else if path.is_file() && (path.extension().is_some_and(|e| e == "gguf") || starts_as_gguf(path)) {
+            gguf_llama::open(path)?
+        } else {
+            return Err(TrainerError::ModelNotFound { path: path.to_owned() });
+        };
+        if tokenizer.id_bound() > config.vocab_size {
+            let (ids, rows) = (tokenizer.id_bound(), config.vocab_size);
+            return Err(corrupt(path, format!("the tokenizer has {ids} ids, the embedding table {rows} rows")));
+        }
+        Ok(Self { config, tokenizer, path: path.to_owned(), source })
+    }
+
+    /// One weight as f32, by its Hugging Face name: `model.layers.0.self_attn.q_proj.weight`.
+    ///
+    /// # Errors
+    /// [`TrainerError::Missing`] where the model has no such tensor (`lm_head.weight` of a tied model),
+    /// [`TrainerError::Unsupported`] where its element type is not a float that this build reads.
+    pub fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
+        self.source.tensor(hf_name)
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Hex SHA-256 of what was opened: of the file for a GGUF; for a folder, what
+    /// `sha256sum config.json *.safetensors | sha256sum` prints in it, over the weight files in use.
+    ///
+    /// # Errors
+    /// [`TrainerError::Io`] where a file can't be read.
+    pub fn sha256(&self) -> Result<String> {
+        self.source.sha256()
+    }
+
+    /// A `config.json` that transformers accepts: the folder's own, or one built from the GGUF's metadata.
+    pub fn hf_config(&self) -> serde_json::Value {
+        self.source.hf_config()
+    }
+
+    /// Writes the tokenizer into `dir` so that `AutoTokenizer.from_pretrained(dir)` gives the same tokenizer.
+    ///
+    /// # Errors
+    /// [`TrainerError::Io`] where a file can't be read or written.
+    pub fn write_tokenizer_files(&self, dir: &Path) -> Result<()> {
+        self.source.write_tokenizer_files(&self.tokenizer, dir)
+    }
+}
+
+/// Where a model's weights and files come from.
+trait Source: Send + Sync {
+    fn tensor(&self, hf_name: &str) -> Result<HostTensor>;
+    fn sha256(&self) -> Result<String>;
+    fn hf_config(&self) -> serde_json::Value;
+    fn write_tokenizer_files(&self, tokenizer: &TextTokenizer, dir: &Path) -> Result<()>;
+}
+
+/// What a format's `open` gives.
+type Opened = (ModelConfig, TextTokenizer, Box<dyn Source>);
+
+fn starts_as_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == gguf::MAGIC
+}
+
+fn map_file(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(io("read", path))?;
+    // SAFETY: the mapping is read-only and private to this process. Another process that truncates the file
+    // meanwhile would end this one with SIGBUS, as it would any program that maps its models.
+    unsafe { Mmap::map(&file) }.map_err(io("read", path))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(io("read", path))
+}
+
+fn write_file(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    fs::write(path, bytes).map_err(io("write", path))
+}
+
+fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> TrainerError + 'a {
+    move |source| TrainerError::Io { action, path: path.to_owned(), source }
+}
+
+fn corrupt(path: &Path, what: impl Into<String>) -> TrainerError {
+    TrainerError::Corrupt { path: path.to_owned(), what: what.into() }
+}
+
+fn missing(path: &Path, what: impl Into<String>) -> TrainerError {
+    TrainerError::Missing { path: path.to_owned(), what: what.into() }
+}
+
+fn unsupported(path: &Path, what: impl Into<String>) -> TrainerError {
+    TrainerError::Unsupported { path: path.to_owned(), what: what.into() }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

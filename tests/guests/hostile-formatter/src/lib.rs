@@ -1,0 +1,56 @@
+//! A formatter that misbehaves as its setting `behaviour` says: one guest for every limit of the host.
+
+wit_bindgen::generate!({ world: "formatter", path: "../../../wit", generate_all });
+
+use exports::tunesmith::plugin::formatting::{Formatted, FormatterConfig, Guest, TextRecord, TrainingRecord};
+use std::hint::black_box;
+use tunesmith::plugin::types::{Example, PluginError};
+
+struct Hostile;
+
+impl Guest for Hostile {
+    fn format(config: FormatterConfig, examples: Vec<Example>) -> Result<Vec<Formatted>, PluginError> {
+        let behaviour = config.settings.iter().find(|(key, _)| key == "behaviour").map(|(_, value)| value.as_str());
+        let record = |text: &str, response_start| {
+            Formatted::Ready(TrainingRecord::Text(TextRecord { text: text.into(), response_start }))
+        };
+        match behaviour.unwrap_or_default() {
+            "spin" => loop {
+                black_box(0);
+            },
+            "panic" => panic!("on purpose"),
+            "allocate" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(black_box(vec![1; 1 << 20]));
+                }
+            }
+            "recurse" => Err(PluginError::Internal(deeper(1).to_string())),
+            "flood" => Ok(flood()),
+            "too-few" => Ok(Vec::new()),
+            "split-character" => Ok(examples.iter().map(|_| record("é", Some(1))).collect()),
+            "refuse" => Err(PluginError::InvalidItem((0, "refused on purpose".into()))),
+            other => Err(PluginError::Configuration(format!("no behaviour `{other}`"))),
+        }
+    }
+}
+
+#[inline(never)]
+fn deeper(n: u64) -> u64 {
+    let frame = black_box([n; 64]);
+    if n == u64::MAX { 0 } else { 1 + deeper(black_box(n + 1)) + frame[3] }
+}
+
+/// 65,536 records that all alias one text of 1 MiB: little here, 64 GiB once the host has copied them out.
+fn flood() -> Vec<Formatted> {
+    let shared: &'static mut str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+    (0..1 << 16)
+        .map(|_| {
+            // SAFETY: the text is leaked and the vector is never dropped: the host's copy runs out of budget first.
+            let text = unsafe { String::from_raw_parts(shared.as_mut_ptr(), shared.len(), shared.len()) };
+            Formatted::Skipped(text)
+        })
+        .collect()
+}
+
+export!(Hostile);

@@ -1,0 +1,109 @@
+//! One Llama block, forward and backward, as two straight lists of device calls.
+//!
+//! Backward recomputes the two normalised inputs and the MLP's product instead of keeping them.
+//! Gradient rule: parameters `+=`, activations `=`, the residual stream `+=`.
+
+use crate::buffers::{BatchBuffers, LayerActivations, Scratch};
+use crate::device::{AttentionShape, Device, Trainable};
+use crate::linear::{Linear, Parameter, PerModule};
+
+/// The parameters of one block.
+pub struct Block<D: Device> {
+    /// `input_layernorm`
+    pub attn_norm: Parameter<D>, // [1, hidden]
+    /// `post_attention_layernorm`
+    pub mlp_norm: Parameter<D>, // [1, hidden]
+    /// The seven linear layers.
+    pub linear: PerModule<Linear<D>>,
+    /// Epsilon of both norms.
+    pub rms_norm_eps: f32,
+}
+
+impl<D: Device> Block<D> {
+    /// `x_out = block(act.x)`, keeping in `act` what [`Block::backward`] reads.
+    pub fn forward(
+        &self,
+        device: &D,
+        trained: &[Trainable<D>],
+        act: &mut LayerActivations<D>,
+        x_out: &mut D::Act, // [n_tokens, hidden]
+        scratch: &mut Scratch<D>,
+        batch: &BatchBuffers<D>,
+        shape: AttentionShape,
+    ) {
+        let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
+        let (linear, eps) = (&self.linear, self.rms_norm_eps);
+        let (normed, proj, mlp) = (&mut scratch.normed, &mut scratch.proj, &mut scratch.mlp);
+        let (position, cos, sin) = (&batch.position, &batch.rope_cos, &batch.rope_sin);
+        let hidden_len = n_tokens * linear.o.out_features;
+
+        device.rms_norm_forward(normed, &mut act.rstd_attn, &act.x, self.attn_norm.weight(trained), eps, n_tokens);
+        linear.q.forward(device, trained, &mut act.q, &mut act.lora.q, normed, n_tokens);
+        linear.k.forward(device, trained, &mut act.k, &mut act.lora.k, normed, n_tokens);
+        linear.v.forward(device, trained, &mut act.v, &mut act.lora.v, normed, n_tokens);
+        device.rope_forward(&mut act.q, position, cos, sin, heads, head_dim, n_tokens);
+        device.rope_forward(&mut act.k, position, cos, sin, kv_heads, head_dim, n_tokens);
+        device.attention_forward(&mut act.attn, &mut act.lse, &act.q, &act.k, &act.v, &batch.subtree_end, shape);
+        linear.o.forward(device, trained, proj, &mut act.lora.o, &act.attn, n_tokens);
+        device.add(&mut act.x_mid, &act.x, proj, hidden_len);
+
+        device.rms_norm_forward(normed, &mut act.rstd_mlp, &act.x_mid, self.mlp_norm.weight(trained), eps, n_tokens);
+        linear.gate.forward(device, trained, &mut act.gate, &mut act.lora.gate, normed, n_tokens);
+        linear.up.forward(device, trained, &mut act.up, &mut act.lora.up, normed, n_tokens);
+        device.swiglu_forward(mlp, &act.gate, &act.up, n_tokens * linear.gate.out_features);
+        linear.down.forward(device, trained, proj, &mut act.lora.down, mlp, n_tokens);
+        device.add(x_out, &act.x_mid, proj, hidden_len);
+    }
+
+    /// Turns `scratch.dx`, the gradient of the block's output, into that of its input.
+    pub fn backward(
+        &self,
+        device: &D,
+        trained: &mut [Trainable<D>],
+        act: &mut LayerActivations<D>,
+        scratch: &mut Scratch<D>,
+        batch: &BatchBuffers<D>,
+        shape: AttentionShape,
+    ) {
+        let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
+        let (linear, eps) = (&self.linear, self.rms_norm_eps);
+        let (position, cos, sin) = (&batch.position, &batch.rope_cos, &batch.rope_sin);
+        let intermediate_len = n_tokens * linear.gate.out_features;
+        let Scratch { normed, mlp, dx, d_normed, d_attn, dq, dk, dv, delta, d_mlp, d_gate, d_up, d_h, .. } = scratch;
+
+        device.swiglu_forward(mlp, &act.gate, &act.up, intermediate_len);
+        linear.down.backward(device, trained, d_mlp, d_h, dx, mlp, &act.lora.down, n_tokens, false);
+        device.swiglu_backward(d_gate, d_up, d_mlp, &act.gate, &act.up, intermediate_len);
+        device.rms_norm_forward(normed, &mut act.rstd_mlp, &act.x_mid, self.mlp_norm.weight(trained), eps, n_tokens);
+        linear.gate.backward(device, trained, d_normed, d_h, d_gate, normed, &act.lora.gate, n_tokens, false);
+        linear.up.backward(device, trained, d_normed, d_h, d_up, normed, &act.lora.up, n_tokens, true);
+        self.mlp_norm.with_grad(trained, |weight, d_weight| {
+            device.rms_norm_backward(dx, d_weight, d_normed, &act.x_mid, &act.rstd_mlp, weight, n_tokens);
+        });
+
+        linear.o.backward(device, trained, d_attn, d_h, dx, &act.attn, &act.lora.o, n_tokens, false);
+        device.attention_backward(
+            dq,
+            dk,
+            dv,
+            delta,
+            d_attn,
+            &act.attn,
+            &act.lse,
+            &act.q,
+            &act.k,
+            &act.v,
+            &batch.subtree_end,
+            shape,
+        );
+        device.rope_backward(dq, position, cos, sin, heads, head_dim, n_tokens);
+        device.rope_backward(dk, position, cos, sin, kv_heads, head_dim, n_tokens);
+        device.rms_norm_forward(normed, &mut act.rstd_attn, &act.x, self.attn_norm.weight(trained), eps, n_tokens);
+        linear.q.backward(device, trained, d_normed, d_h, dq, normed, &act.lora.q, n_tokens, false);
+        linear.k.backward(device, trained, d_normed, d_h, dk, normed, &act.lora.k, n_tokens, true);
+        linear.v.backward(device, trained, d_normed, d_h, dv, normed, &act.lora.v, n_tokens, true);
+        self.attn_norm.with_grad(trained, |weight, d_weight| {
+            device.rms_norm_backward(dx, d_weight, d_normed, &act.x, &act.rstd_attn, weight, n_tokens);
+        });
+    }
+}

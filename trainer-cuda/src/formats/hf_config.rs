@@ -1,0 +1,150 @@
+//! `config.json` of a Hugging Face model.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{corrupt, missing, unsupported};
+use crate::config::{ModelConfig, RopeScaling};
+use crate::error::{Result, TrainerError};
+
+/// Reads the constants; what is absent has the default of transformers' `LlamaConfig`, sizes excepted.
+pub(super) fn parse(json: &Value, path: &Path) -> Result<ModelConfig> {
+    let architecture = json["architectures"][0].as_str().or(json["model_type"].as_str()).unwrap_or("unnamed");
+    if architecture != "LlamaForCausalLM" {
+        return Err(TrainerError::UnsupportedArchitecture {
+            path: path.to_owned(),
+            architecture: architecture.to_owned(),
+            supported: "LlamaForCausalLM",
+        });
+    }
+    let raw = RawConfig::deserialize(json).map_err(|err| corrupt(path, err.to_string()))?;
+    refuse_variants(&raw, path)?;
+
+    let required = |value: Option<usize>, key: &str| value.ok_or_else(|| missing(path, format!("`{key}`")));
+    let hidden_size = required(raw.hidden_size, "hidden_size")?;
+    let num_attention_heads = required(raw.num_attention_heads, "num_attention_heads")?;
+    let num_key_value_heads = raw.num_key_value_heads.unwrap_or(num_attention_heads);
+    if num_attention_heads == 0 || num_key_value_heads == 0 || !num_attention_heads.is_multiple_of(num_key_value_heads)
+    {
+        let what = format!("{num_attention_heads} attention heads cannot share {num_key_value_heads} key-value heads");
+        return Err(corrupt(path, what));
+    }
+    let head_dim = raw.head_dim.unwrap_or(hidden_size / num_attention_heads);
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        return Err(corrupt(path, format!("rotary embedding needs an even `head_dim`, not {head_dim}")));
+    }
+    let (rope_theta, rope_scaling) = rope(&raw, path)?;
+    Ok(ModelConfig {
+        architecture: architecture.to_owned(),
+        hidden_size,
+        intermediate_size: required(raw.intermediate_size, "intermediate_size")?,
+        num_hidden_layers: required(raw.num_hidden_layers, "num_hidden_layers")?,
+        num_attention_heads,
+        num_key_value_heads,
+        head_dim,
+        vocab_size: required(raw.vocab_size, "vocab_size")?,
+        max_position_embeddings: raw.max_position_embeddings.unwrap_or(2048),
+        rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
+        rope_theta,
+        rope_scaling,
+        tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
+        bos_token_id: raw.bos_token_id.and_then(TokenId::first),
+        eos_token_id: raw.eos_token_id.and_then(TokenId::first),
+        pad_token_id: raw.pad_token_id.and_then(TokenId::first),
+    })
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f32>,
+    tie_word_embeddings: Option<bool>,
+    bos_token_id: Option<TokenId>,
+    eos_token_id: Option<TokenId>,
+    pad_token_id: Option<TokenId>,
+    hidden_act: Option<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    partial_rotary_factor: Option<f64>,
+    quantization_config: Option<Value>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Rope>,    // transformers 4
+    rope_parameters: Option<Rope>, // transformers 5
+}
+
+/// Llama 3 lists several tokens that end a text; the first is the model's own.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TokenId {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl TokenId {
+    fn first(self) -> Option<u32> {
+        match self {
+            Self::One(id) => Some(id),
+            Self::Several(ids) => ids.first().copied(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Rope {
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f64>,
+}
+
+fn refuse_variants(raw: &RawConfig, path: &Path) -> Result<()> {
+    let rope = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
+    let partial = raw.partial_rotary_factor.or(rope.and_then(|rope| rope.partial_rotary_factor));
+    let variant = match raw {
+        RawConfig { attention_bias: Some(true), .. } => "`attention_bias: true`".to_owned(),
+        RawConfig { mlp_bias: Some(true), .. } => "`mlp_bias: true`".to_owned(),
+        RawConfig { hidden_act: Some(act), .. } if act != "silu" => format!("`hidden_act: {act}`"),
+        RawConfig { quantization_config: Some(_), .. } => {
+            "`quantization_config` (use the unquantised model)".to_owned()
+        }
+        _ => match partial {
+            Some(factor) if factor != 1.0 => format!("`partial_rotary_factor: {factor}`"),
+            _ => return Ok(()),
+        },
+    };
+    Err(unsupported(path, variant))
+}
+
+fn rope(raw: &RawConfig, path: &Path) -> Result<(f64, RopeScaling)> {
+    let rope = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
+    let theta = rope.and_then(|rope| rope.rope_theta).or(raw.rope_theta).unwrap_or(10_000.0);
+    let Some(rope) = rope else { return Ok((theta, RopeScaling::None)) };
+    let required = |value: Option<f64>, key: &str| value.ok_or_else(|| missing(path, format!("the rope's `{key}`")));
+    let scaling = match rope.rope_type.as_deref() {
+        None | Some("default") => RopeScaling::None,
+        Some("linear") => RopeScaling::Linear { factor: required(rope.factor, "factor")? },
+        Some("llama3") => RopeScaling::Llama3 {
+            factor: required(rope.factor, "factor")?,
+            low_freq_factor: required(rope.low_freq_factor, "low_freq_factor")?,
+            high_freq_factor: required(rope.high_freq_factor, "high_freq_factor")?,
+            original_max_position_embeddings: rope
+                .original_max_position_embeddings
+                .ok_or_else(|| missing(path, "the rope's `original_max_position_embeddings`"))?,
+        },
+        Some(kind) => return Err(unsupported(path, format!("rope scaling `{kind}`"))),
+    };
+    Ok((theta, scaling))
+}

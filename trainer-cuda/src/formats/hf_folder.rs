@@ -1,0 +1,124 @@
+//! A model as Hugging Face saves it: `config.json`, one or several safetensors files, tokenizer files.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use serde_json::Value;
+
+use super::tokenizer::TextTokenizer;
+use super::{
+    HostTensor, Opened, Source, corrupt, hf_config, io, map_file, missing, read_file, sha256_hex, unsupported,
+};
+use crate::error::Result;
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// What makes up a tokenizer; the first is required.
+const TOKENIZER_FILES: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+
+pub(super) fn open(dir: &Path) -> Result<Opened> {
+    let path = dir.join("config.json");
+    let config_bytes = read_file(&path)?;
+    let config_json =
+        serde_json::from_slice(&config_bytes).map_err(|err| corrupt(&path, format!("not JSON: {err}")))?;
+    let config = hf_config::parse(&config_json, &path)?;
+    let tokenizer = TextTokenizer::from_folder(dir)?;
+    let shards = shard_names(dir)?.iter().map(|name| Shard::open(dir, name)).collect::<Result<Vec<_>>>()?;
+    Ok((config, tokenizer, Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, shards })))
+}
+
+struct HfFolder {
+    dir: PathBuf,
+    config_bytes: Vec<u8>,
+    config_json: Value,
+    shards: Vec<Shard>, // sorted by name
+}
+
+struct Shard {
+    name: String,
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+impl Source for HfFolder {
+    fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
+        let found = self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(hf_name)?)));
+        let (shard, info) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
+        let (start, end) = info.data_offsets;
+        let bytes = &shard.map[shard.data_start + start..shard.data_start + end];
+        let data = match info.dtype {
+            Dtype::F32 => convert(bytes, f32::from_le_bytes),
+            Dtype::F16 => convert(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => convert(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            dtype => return Err(unsupported(&shard.path, format!("type `{dtype:?}` of tensor `{hf_name}`"))),
+        };
+        Ok(HostTensor { shape: info.shape.clone(), data })
+    }
+
+    fn sha256(&self) -> Result<String> {
+        let files = [("config.json", self.config_bytes.as_slice())].into_iter();
+        let files = files.chain(self.shards.iter().map(|shard| (shard.name.as_str(), &shard.map[..])));
+        let list: String = files.map(|(name, bytes)| format!("{}  {name}\n", sha256_hex(bytes))).collect();
+        Ok(sha256_hex(list.as_bytes()))
+    }
+
+    fn hf_config(&self) -> Value {
+        self.config_json.clone()
+    }
+
+    fn write_tokenizer_files(&self, _: &TextTokenizer, dir: &Path) -> Result<()> {
+        for name in TOKENIZER_FILES {
+            let (from, to) = (self.dir.join(name), dir.join(name));
+            if from.is_file() {
+                fs::copy(&from, &to).map_err(io("write", &to))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    fn open(dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(name);
+        if !path.is_file() {
+            return Err(missing(dir, format!("`{name}`")));
+        }
+        let map = map_file(&path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|err| corrupt(&path, err.to_string()))?;
+        // The header's length comes before it, in 8 bytes.
+        Ok(Self { name: name.to_owned(), path, map, metadata, data_start: 8 + header })
+    }
+}
+
+/// `model.safetensors`, or the files that the index names.
+fn shard_names(dir: &Path) -> Result<BTreeSet<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let path = dir.join(INDEX);
+    if dir.join(WEIGHTS).is_file() || !path.is_file() {
+        return Ok([WEIGHTS.to_owned()].into());
+    }
+    let index: Index = serde_json::from_slice(&read_file(&path)?).map_err(|err| corrupt(&path, err.to_string()))?;
+    let names: BTreeSet<_> = index.weight_map.into_values().collect();
+    // An index comes with the model, from anywhere: it must not reach outside its folder.
+    match names.iter().find(|name| Path::new(name).file_name().is_none_or(|file| file != name.as_str())) {
+        Some(name) => Err(corrupt(&path, format!("`{name}` is not a file of this folder"))),
+        None => Ok(names),
+    }
+}
+
+fn convert<const B: usize>(bytes: &[u8], value: impl Fn([u8; B]) -> f32 + Sync + Send) -> Vec<f32> {
+    let (values, _) = bytes.as_chunks::<B>();
+    values.par_iter().with_min_len(1 << 14).map(|bytes| value(*bytes)).collect()
+}

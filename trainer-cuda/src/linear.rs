@@ -1,0 +1,161 @@
+//! A linear layer: a frozen or trained matrix, and maybe a low-rank update beside it.
+
+use crate::device::{Device, Trainable};
+
+/// A matrix of the model: fixed, or one of the tensors being trained.
+pub enum Parameter<D: Device> {
+    /// Never changes.
+    Frozen(D::Weight),
+    /// Index into the model's [`Trainable`]s.
+    Trained(usize),
+}
+
+impl<D: Device> Parameter<D> {
+    /// The matrix itself.
+    pub fn weight<'a>(&'a self, trained: &'a [Trainable<D>]) -> &'a D::Weight {
+        match self {
+            Self::Frozen(weight) => weight,
+            Self::Trained(index) => &trained[*index].weight,
+        }
+    }
+
+    /// Runs `backward` with the matrix, and with its gradient where it is trained.
+    pub fn with_grad(&self, trained: &mut [Trainable<D>], backward: impl FnOnce(&D::Weight, Option<&mut D::F32>)) {
+        match self {
+            Self::Frozen(weight) => backward(weight, None),
+            Self::Trained(index) => {
+                let Trainable { weight, grad, .. } = &mut trained[*index];
+                backward(weight, Some(grad));
+            }
+        }
+    }
+}
+
+/// A low-rank update `scaling * B A` (Hu et al. 2021), as indices into the model's [`Trainable`]s.
+#[derive(Debug, Clone, Copy)]
+pub struct Lora {
+    /// `[rank, in]`.
+    pub a: usize,
+    /// `[out, rank]`.
+    pub b: usize,
+    /// `alpha / rank`.
+    pub scaling: f32,
+}
+
+/// `y = x W^T + scaling * x A^T B^T`.
+pub struct Linear<D: Device> {
+    /// `[out, in]`.
+    pub weight: Parameter<D>,
+    /// The update, if this module is adapted.
+    pub lora: Option<Lora>,
+    /// Rows of the matrix.
+    pub out_features: usize,
+    /// Columns of the matrix.
+    pub in_features: usize,
+}
+
+impl<D: Device> Linear<D> {
+    /// Writes `y`, and `h = x A^T` for the backward pass.
+    pub fn forward(
+        &self,
+        device: &D,
+        trained: &[Trainable<D>],
+        y: &mut D::Act,         // [n_tokens, out]
+        h: &mut Option<D::Act>, // [n_tokens, rank]
+        x: &D::Act,             // [n_tokens, in]
+        n_tokens: usize,
+    ) {
+        device.linear_forward(y, x, self.weight.weight(trained), n_tokens);
+        if let (Some(lora), Some(h)) = (self.lora, h) {
+            let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
+            device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
+        }
+    }
+
+    /// `dx =` (or `+=`, where `accumulate`), parameter gradients `+=`.
+    pub fn backward(
+        &self,
+        device: &D,
+        trained: &mut [Trainable<D>],
+        dx: &mut D::Act,    // [n_tokens, in]
+        d_h: &mut D::Act,   // [n_tokens, rank], scratch
+        dy: &D::Act,        // [n_tokens, out]
+        x: &D::Act,         // [n_tokens, in]
+        h: &Option<D::Act>, // [n_tokens, rank]
+        n_tokens: usize,
+        accumulate: bool,
+    ) {
+        device.linear_backward_input(dx, dy, self.weight.weight(trained), n_tokens, accumulate);
+        if let Parameter::Trained(index) = self.weight {
+            let d_weight = &mut trained[index].grad;
+            device.linear_backward_weight(d_weight, dy, x, self.out_features, self.in_features, n_tokens);
+        }
+        if let (Some(lora), Some(h)) = (self.lora, h) {
+            let [a, b] = trained.get_disjoint_mut([lora.a, lora.b]).expect("A and B are two tensors of the model");
+            device.lora_backward(
+                dx,
+                &mut a.grad,
+                &mut b.grad,
+                d_h,
+                dy,
+                x,
+                h,
+                &a.weight,
+                &b.weight,
+                lora.scaling,
+                n_tokens,
+            );
+        }
+    }
+}
+
+/// One value for each linear module of a block.
+#[derive(Debug, Clone, Default)]
+pub struct PerModule<T> {
+    /// `self_attn.q_proj`
+    pub q: T,
+    /// `self_attn.k_proj`
+    pub k: T,
+    /// `self_attn.v_proj`
+    pub v: T,
+    /// `self_attn.o_proj`
+    pub o: T,
+    /// `mlp.gate_proj`
+    pub gate: T,
+    /// `mlp.up_proj`
+    pub up: T,
+    /// `mlp.down_proj`
+    pub down: T,
+}
+
+/// Paths of the modules inside a block, in the order of [`PerModule`].
+pub const MODULE_PATHS: PerModule<&str> = PerModule {
+    q: "self_attn.q_proj",
+    k: "self_attn.k_proj",
+    v: "self_attn.v_proj",
+    o: "self_attn.o_proj",
+    gate: "mlp.gate_proj",
+    up: "mlp.up_proj",
+    down: "mlp.down_proj",
+};
+
+/// Names by which LoRA's target modules are chosen.
+pub const MODULE_NAMES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+impl<T> PerModule<T> {
+    /// Builds each value in order.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    pub fn try_map<U, E>(&self, mut make: impl FnMut(&T) -> Result<U, E>) -> Result<PerModule<U>, E> {
+        Ok(PerModule {
+            q: make(&self.q)?,
+            k: make(&self.k)?,
+            v: make(&self.v)?,
+            o: make(&self.o)?,
+            gate: make(&self.gate)?,
+            up: make(&self.up)?,
+            down: make(&self.down)?,
+        })
+    }
+}

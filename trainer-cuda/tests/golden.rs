@@ -1,0 +1,195 @@
+//! Losses, gradients and trajectories against Hugging Face (TRL 1.16, PEFT 0.21, transformers 5.23, fp32, eager attention).
+//!
+//! Reads the folder named by `TUNESMITH_GOLDEN`, else `tests/fixtures/golden`: one sub-folder a model with `base/`,
+//! `adapter_init/`, `ref.json` and `ref.safetensors`. Every number starts from `adapter_init`. Prints a row a model
+//! and check, and the worst deviation of every tensor.
+
+mod golden_set;
+
+use golden_set::{Golden, Row, find};
+use trainer_cuda::batch::{Forest, TokenExample};
+use trainer_cuda::config::{LoraConfig, TrainConfig};
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::encode::{EncodeConfig, LossOn, OverLength, Record, encode_sft};
+use trainer_cuda::formats::peft;
+use trainer_cuda::schedule::{LearningRate, Schedule};
+use trainer_cuda::trainer::Trainer;
+
+// f32 against f32 in another order of summation: the tolerances that the set's own makers found between two
+// PyTorch programs, and a tenth of a percent of nothing more.
+const LOSS: f64 = 1e-5; // relative
+const GRADIENT: f64 = 1e-4; // norm of the difference over the norm, per tensor
+const WEIGHTS: f64 = 1e-4; // absolute, after five AdamW steps
+/// Twelve times the learning rate of the others over five steps: sign-like AdamW noise grows with it.
+const STRESS_WEIGHTS: f64 = 1e-3;
+const LOGPROB: f64 = 1e-4; // absolute
+const PACKED: f64 = 1e-5; // relative
+
+#[test]
+fn losses_gradients_and_trajectories_equal_hugging_face() {
+    let mut report = golden_set::Report::new();
+    for golden in find() {
+        match golden {
+            Ok(golden) => check(&golden, &mut report),
+            Err(skip) => report.skip(&skip),
+        }
+    }
+    report.finish();
+}
+
+fn check(golden: &Golden, report: &mut golden_set::Report) {
+    forward_logprobs(golden, report);
+    for (tag, loss_on) in [("sft_full", LossOn::Whole), ("sft_comp", LossOn::Completion)] {
+        let data = golden.data_sft(loss_on);
+        encoding(golden, tag, &data[..4], report);
+        first_gradient(golden, tag, &data[..4], report);
+        trajectory(golden, tag, &data, &config(golden), WEIGHTS, report);
+    }
+    let mut accumulated = config(golden);
+    (accumulated.batch_size, accumulated.gradient_accumulation_steps) = (2, 2);
+    trajectory(golden, "sft_accum", &golden.data_sft(LossOn::Whole), &accumulated, WEIGHTS, report);
+    let mut stress = config(golden);
+    (stress.learning_rate, stress.warmup_ratio, stress.weight_decay, stress.max_grad_norm) = (5e-3, 0.4, 0.1, 0.5);
+    trajectory(golden, "sft_stress", &golden.data_sft(LossOn::Completion), &stress, STRESS_WEIGHTS, report);
+    packing(golden, report);
+    truncation(golden, report);
+    boundary(golden, report);
+}
+
+/// The configuration of every run of the set, but for what a run says otherwise.
+fn config(golden: &Golden) -> TrainConfig {
+    let (rank, alpha) = golden.lora();
+    TrainConfig { epochs: 1, lora: LoraConfig { rank, alpha, ..LoraConfig::default() }, ..TrainConfig::default() }
+}
+
+/// A trainer at `adapter_init`.
+fn trainer(golden: &Golden, config: TrainConfig, examples: &[TokenExample]) -> Trainer<Cpu> {
+    let mut trainer = Trainer::new(Cpu::new(None), &golden.base, config, examples, &[]).expect("the model loads");
+    let adapter = peft::read_adapter(&golden.folder.join("adapter_init")).expect("the adapter loads");
+    trainer.decoder_mut().write_adapter(&adapter).expect("the adapter fits the model");
+    trainer
+}
+
+/// Log-probability of every token after the first, adapter on.
+fn forward_logprobs(golden: &Golden, report: &mut golden_set::Report) {
+    let mut worst = 0.0f64;
+    let mut sequences = Vec::new();
+    for ids in golden.ids(&["forward", "input_ids"]) {
+        sequences.push(golden_set::labelled_from(ids, 0));
+    }
+    let mut trainer = trainer(golden, config(golden), &sequences);
+    for (index, sequence) in sequences.iter().enumerate() {
+        let forest = Forest::new(&[sequence]);
+        let scores = trainer.decoder_mut().score(&forest);
+        let expected = golden.tensor(&format!("forward/logprob_{index}"));
+        assert_eq!(scores.logprob.len(), expected.len());
+        let deviations = scores.logprob.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs()));
+        worst = deviations.fold(worst, f64::max);
+    }
+    report.row(Row::new(golden, "forward", "logprobs, absolute", worst, LOGPROB));
+}
+
+/// Our token ids and labels are TRL's.
+fn encoding(golden: &Golden, tag: &str, examples: &[TokenExample], report: &mut golden_set::Report) {
+    let ids = golden.ids(&[tag, "input_ids"]);
+    let labels = golden.labels(&[tag, "labels"]);
+    let same = (examples.iter().zip(ids.iter().zip(&labels)))
+        .all(|(ours, (ids, labels))| &ours.input_ids == ids && &ours.labels == labels);
+    report.row(Row::exact(golden, tag, "token ids and labels", same && examples.len() == ids.len()));
+}
+
+/// Loss and every gradient of the first batch, before clipping.
+fn first_gradient(golden: &Golden, tag: &str, examples: &[TokenExample], report: &mut golden_set::Report) {
+    let mut trainer = trainer(golden, config(golden), examples);
+    let batch: Vec<&TokenExample> = examples.iter().collect();
+    let loss = trainer.accumulate(&[Forest::new(&batch)]);
+    let expected = golden.number(&[tag, "loss"]);
+    report.row(Row::new(golden, tag, "loss, relative", (loss - expected).abs() / expected, LOSS));
+
+    let mut worst = 0.0f64;
+    for tensor in trainer.decoder().trained() {
+        let expected = golden.tensor(&format!("{tag}/grad/base_model.model.{}", tensor.name));
+        let deviation = golden_set::relative_norm(&tensor.grad, &expected);
+        report.tensor(golden, tag, &tensor.name, deviation);
+        worst = worst.max(deviation);
+    }
+    report.row(Row::new(golden, tag, "worst gradient, relative norm", worst, GRADIENT));
+}
+
+/// Five optimiser steps in file order: loss, gradient norm and learning rate of each, and the weights after them.
+fn trajectory(
+    golden: &Golden,
+    tag: &str,
+    data: &[TokenExample],
+    config: &TrainConfig,
+    weights_tolerance: f64,
+    report: &mut golden_set::Report,
+) {
+    let steps = golden.trajectory(tag);
+    let schedule = LearningRate::new(config.learning_rate, Schedule::Linear, config.warmup_ratio, steps.len())
+        .expect("a valid schedule");
+    let mut trainer = trainer(golden, config.clone(), data);
+    let (mut worst_loss, mut worst_norm, mut worst_rate) = (0.0f64, 0.0f64, 0.0f64);
+    let per_step = config.batch_size * config.gradient_accumulation_steps;
+    for (index, (expected, examples)) in steps.iter().zip(data.chunks(per_step)).enumerate() {
+        let micro_batches: Vec<Vec<&TokenExample>> =
+            examples.chunks(config.batch_size).map(|batch| batch.iter().collect()).collect();
+        let metrics = trainer.step(&micro_batches, index + 1, schedule.at(index)).expect("finite");
+        worst_loss = worst_loss.max((metrics.loss - expected.loss).abs() / expected.loss);
+        worst_norm = worst_norm.max((f64::from(metrics.grad_norm) - expected.grad_norm).abs() / expected.grad_norm);
+        worst_rate = worst_rate.max((f64::from(metrics.learning_rate) - expected.learning_rate).abs());
+    }
+    // Later steps stand on weights that differ by up to the weights' tolerance.
+    report.row(Row::new(golden, tag, "5 steps: loss, relative", worst_loss, 10.0 * LOSS));
+    report.row(Row::new(golden, tag, "5 steps: gradient norm, relative", worst_norm, GRADIENT.max(weights_tolerance)));
+    report.row(Row::new(golden, tag, "5 steps: learning rate, absolute", worst_rate, 1e-9));
+
+    let mut worst = 0.0f64;
+    for tensor in trainer.decoder().trained() {
+        // The accumulated run has no weights of its own in the set: it must end where the whole batch does.
+        let tag = if tag == "sft_accum" { "sft_full" } else { tag };
+        let expected = golden.tensor(&format!("{tag}/after5/base_model.model.{}", tensor.name));
+        let weights = &tensor.weight.data;
+        assert_eq!(weights.len(), expected.len(), "{}", tensor.name);
+        worst = weights.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).fold(worst, f64::max);
+    }
+    report.row(Row::new(golden, tag, "weights after 5 steps, absolute", worst, weights_tolerance));
+}
+
+/// Documents packed in one row don't see each other, with position ids that restart.
+fn packing(golden: &Golden, report: &mut golden_set::Report) {
+    let documents = golden.packed_documents();
+    let batch: Vec<&TokenExample> = documents.iter().collect();
+    let loss = trainer(golden, config(golden), &documents).accumulate(&[Forest::new(&batch)]);
+    let expected = golden.number(&["packing", "loss_isolated_docs"]);
+    report.row(Row::new(golden, "packing", "loss, relative", (loss - expected).abs() / expected, PACKED));
+}
+
+/// The start of a long text is kept; a row without labels is dropped.
+fn truncation(golden: &Golden, report: &mut golden_set::Report) {
+    let encode = |records: &[Record], tag: &str, loss_on| {
+        let max_length = golden.number(&[tag, "max_length"]) as usize;
+        let config = EncodeConfig { max_length, loss_on, over_length: OverLength::Truncate };
+        encode_sft(&golden.base.tokenizer, records, &config).expect("encodes").examples
+    };
+    let texts = encode(&golden.records(&["data_sft"]), "truncation", LossOn::Whole);
+    let same = golden.ids(&["truncation", "input_ids"]).iter().zip(&texts).all(|(ids, ours)| ids == &ours.input_ids);
+    report.row(Row::exact(golden, "truncation", "token ids", same));
+
+    let kept = encode(&golden.records(&["truncation_comp", "data"]), "truncation_comp", LossOn::Completion);
+    let expected = golden.rows(&["truncation_comp", "kept"]);
+    let same = kept.len() == expected.len()
+        && kept.iter().zip(&expected).all(|(ours, (ids, labels))| &ours.input_ids == ids && &ours.labels == labels);
+    report.row(Row::exact(golden, "truncation", "completion rows kept", same));
+}
+
+/// Prompt and completion whose tokens merge across the boundary.
+fn boundary(golden: &Golden, report: &mut golden_set::Report) {
+    let records = golden.records(&["boundary"]);
+    let config = EncodeConfig { loss_on: LossOn::Completion, ..EncodeConfig::default() };
+    let examples = encode_sft(&golden.base.tokenizer, &records, &config).expect("encodes").examples;
+    let expected = golden.rows(&["boundary"]);
+    let same = examples.len() == expected.len()
+        && examples.iter().zip(&expected).all(|(ours, (ids, labels))| &ours.input_ids == ids && &ours.labels == labels);
+    report.row(Row::exact(golden, "boundary", "token ids and labels", same));
+}

@@ -1,0 +1,212 @@
+//! Reads a golden set and prints how far we are from it.
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use trainer_cuda::TrainerError;
+use trainer_cuda::batch::TokenExample;
+use trainer_cuda::encode::{EncodeConfig, LossOn, Record, encode_sft};
+use trainer_cuda::formats::BaseModel;
+
+/// One model of the set.
+pub struct Golden {
+    pub name: String,
+    pub folder: PathBuf,
+    pub base: BaseModel,
+    reference: Value,
+    tensors: Vec<u8>,
+}
+
+/// One step of a reference trajectory.
+pub struct ReferenceStep {
+    pub loss: f64,
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+}
+
+/// Every model of the folder, or why one is left out. Prints the folder.
+pub fn find() -> Vec<Result<Golden, String>> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
+    let folder = std::env::var_os("TUNESMITH_GOLDEN").map_or(fixtures, PathBuf::from);
+    println!("golden set: {}", folder.display());
+    let mut models: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("cannot read the golden set `{}`: {error}", folder.display()))
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.join("ref.json").is_file())
+        .collect();
+    models.sort();
+    assert!(!models.is_empty(), "no model with a ref.json in `{}`", folder.display());
+    models.iter().map(|path| Golden::open(path)).collect()
+}
+
+impl Golden {
+    fn open(folder: &Path) -> Result<Self, String> {
+        let name = folder.file_name().expect("a sub-folder").to_string_lossy().into_owned();
+        let base = match BaseModel::open(&folder.join("base")) {
+            Ok(base) => base,
+            Err(error @ TrainerError::UnsupportedArchitecture { .. }) => {
+                return Err(format!("{name}: skipped, {error}"));
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let text = std::fs::read_to_string(folder.join("ref.json")).expect("ref.json is readable");
+        let reference = serde_json::from_str(&text).expect("ref.json is JSON");
+        let tensors = std::fs::read(folder.join("ref.safetensors")).expect("ref.safetensors is readable");
+        Ok(Self { name, folder: folder.to_owned(), base, reference, tensors })
+    }
+
+    fn at(&self, path: &[&str]) -> &Value {
+        path.iter().fold(&self.reference, |value, key| {
+            value.get(key).unwrap_or_else(|| panic!("{}: ref.json lacks {path:?}", self.name))
+        })
+    }
+
+    fn list(&self, path: &[&str]) -> &[Value] {
+        self.at(path).as_array().unwrap_or_else(|| panic!("{}: {path:?} is no list", self.name))
+    }
+
+    pub fn number(&self, path: &[&str]) -> f64 {
+        self.at(path).as_f64().unwrap_or_else(|| panic!("{}: {path:?} is no number", self.name))
+    }
+
+    /// Rank and alpha of every adapter of the model.
+    pub fn lora(&self) -> (usize, f32) {
+        (self.number(&["lora", "r"]) as usize, self.number(&["lora", "alpha"]) as f32)
+    }
+
+    pub fn ids(&self, path: &[&str]) -> Vec<Vec<u32>> {
+        self.list(path).iter().map(ids).collect()
+    }
+
+    pub fn labels(&self, path: &[&str]) -> Vec<Vec<bool>> {
+        self.list(path).iter().map(labels).collect()
+    }
+
+    /// `input_ids` and `labels` of a list of objects.
+    pub fn rows(&self, path: &[&str]) -> Vec<(Vec<u32>, Vec<bool>)> {
+        self.list(path).iter().map(|row| (ids(&row["input_ids"]), labels(&row["labels"]))).collect()
+    }
+
+    /// A tensor of ref.safetensors.
+    pub fn tensor(&self, name: &str) -> Vec<f32> {
+        let file = SafeTensors::deserialize(&self.tensors).expect("ref.safetensors is whole");
+        let view = file.tensor(name).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    pub fn trajectory(&self, tag: &str) -> Vec<ReferenceStep> {
+        let number = |step: &Value, key: &str| step[key].as_f64().expect("a number");
+        let steps = self.list(&[tag, "traj"]).iter();
+        steps
+            .map(|step| ReferenceStep {
+                loss: number(step, "loss"),
+                grad_norm: number(step, "grad_norm"),
+                learning_rate: number(step, "learning_rate"),
+            })
+            .collect()
+    }
+
+    pub fn records(&self, path: &[&str]) -> Vec<Record> {
+        let text = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
+        let record =
+            |row: &Value| Record::PromptCompletion { prompt: text(row, "prompt"), completion: text(row, "completion") };
+        self.list(path).iter().map(record).collect()
+    }
+
+    /// The training set in file order.
+    pub fn data_sft(&self, loss_on: LossOn) -> Vec<TokenExample> {
+        let config = EncodeConfig { loss_on, ..EncodeConfig::default() };
+        encode_sft(&self.base.tokenizer, &self.records(&["data_sft"]), &config).expect("encodes").examples
+    }
+
+    /// The documents of the packed rows, each an example of its own.
+    pub fn packed_documents(&self) -> Vec<TokenExample> {
+        let rows = self.list(&["packing", "batch_rows"]).iter();
+        let rows = rows.map(|index| &self.list(&["packing", "rows"])[index.as_u64().expect("an index") as usize]);
+        rows.flat_map(|row| {
+            let mut rest = ids(&row["input_ids"]);
+            ids(&row["seq_lengths"]).into_iter().map(move |length| {
+                let tail = rest.split_off(length as usize);
+                labelled_from(std::mem::replace(&mut rest, tail), 0)
+            })
+        })
+        .collect()
+    }
+}
+
+fn ids(list: &Value) -> Vec<u32> {
+    let list = list.as_array().expect("a list of ids").iter();
+    list.map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// `-100` marks what carries no loss.
+fn labels(list: &Value) -> Vec<bool> {
+    let list = list.as_array().expect("a list of labels").iter();
+    list.map(|label| label.as_i64().expect("a label") != -100).collect()
+}
+
+pub fn labelled_from(input_ids: Vec<u32>, start: usize) -> TokenExample {
+    let labels = (0..input_ids.len()).map(|i| i >= start).collect();
+    TokenExample { input_ids, labels, response_start: start }
+}
+
+/// `|a - b| / |b|`.
+pub fn relative_norm(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+    (difference / b.iter().map(|&b| square(b)).sum::<f64>()).sqrt()
+}
+
+/// One line of the table.
+pub struct Row {
+    label: String,
+    deviation: f64,
+    tolerance: f64,
+}
+
+impl Row {
+    pub fn new(golden: &Golden, tag: &str, what: &str, deviation: f64, tolerance: f64) -> Self {
+        Self { label: format!("{:20} {tag:10} {what}", golden.name), deviation, tolerance }
+    }
+
+    /// Equal or not.
+    pub fn exact(golden: &Golden, tag: &str, what: &str, same: bool) -> Self {
+        Self::new(golden, tag, &format!("{what}, equal"), if same { 0.0 } else { f64::INFINITY }, 0.0)
+    }
+
+    fn holds(&self) -> bool {
+        self.deviation <= self.tolerance // false for NaN
+    }
+}
+
+/// Collects the rows, prints them, and fails at the end if any is out of tolerance.
+pub struct Report {
+    rows: Vec<Row>,
+}
+
+impl Report {
+    pub fn new() -> Self {
+        Self { rows: Vec::new() }
+    }
+
+    pub fn skip(&mut self, why: &str) {
+        println!("{why}");
+    }
+
+    pub fn tensor(&mut self, golden: &Golden, tag: &str, tensor: &str, deviation: f64) {
+        println!("    {:20} {tag:10} {tensor:48} {deviation:.1e}", golden.name);
+    }
+
+    pub fn row(&mut self, row: Row) {
+        let verdict = if row.holds() { "ok" } else { "OUT OF TOLERANCE" };
+        println!("{:70} {:9.1e} of {:.0e}  {verdict}", row.label, row.deviation, row.tolerance);
+        self.rows.push(row);
+    }
+
+    pub fn finish(self) {
+        assert!(!self.rows.is_empty(), "no model of the set is supported");
+        let failed: Vec<&str> = self.rows.iter().filter(|row| !row.holds()).map(|row| row.label.as_str()).collect();
+        assert!(failed.is_empty(), "out of tolerance: {failed:#?}");
+    }
+}
