@@ -221,4 +221,4 @@ const UPDATE_ANNOTATION: &str = "
           IS NOT (?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
 const PROJECTS_OF_SPAN: &str = "
-    SELECT name FROM projects JOIN spans ON spans.project = projects.id WHERE span_id = ?1 LIMIT 2";
+    SELECT projects.name FROM projects JOIN spans ON spans.project = projects.id WHERE span_id = ?1 LIMIT 2";
