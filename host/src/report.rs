@@ -128,16 +128,27 @@ impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", skip_table(&self.skipped))?;
         let mut table = table();
-        let mut row = |name: &str, value: String| drop(table.add_row([name.to_owned(), value]));
+        let mut row = |name: &str, value: String| {
+            table.add_row([name.to_owned(), value]);
+        };
         row("method", format!("{} ({})", self.method, self.choice.reason));
         row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
         row("device", self.device.clone());
-        row("training", format!("{:.1} s, {:.0} tokens/s, last loss {:.4}", self.timings.training_s, self.tokens_per_second, self.final_train_loss));
-        row("before it", format!(
-            "{:.1} s, {:.1}% of it in plugins",
-            self.timings.before_training_s,
-            100.0 * self.timings.plugin_share
-        ));
+        row(
+            "training",
+            format!(
+                "{:.1} s, {:.0} tokens/s, last loss {:.4}",
+                self.timings.training_s, self.tokens_per_second, self.final_train_loss
+            ),
+        );
+        row(
+            "before it",
+            format!(
+                "{:.1} s, {:.1}% of it in plugins",
+                self.timings.before_training_s,
+                100.0 * self.timings.plugin_share
+            ),
+        );
         row("whole run", format!("{:.1} s, peak memory {} MiB", self.timings.total_s, self.peak_rss_bytes >> 20));
         row("adapter", self.adapter_path.display().to_string());
         writeln!(f, "{table}")?;

@@ -89,7 +89,8 @@ impl RunDir {
                     return Ok(path);
                 }
                 // Another run took the name in between: a rename never replaces a folder that has files.
-                Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
                 Err(error) => return Err(HostError::io("name", &path)(error)),
             }
         }
@@ -168,8 +169,7 @@ mod tests {
     #[test]
     fn runs_of_the_same_second_never_collide() {
         let root = tempfile::tempdir().unwrap();
-        let runs: Vec<_> =
-            (0..3).map(|_| RunDir::create(root.path(), "sft", "routing", start()).unwrap()).collect();
+        let runs: Vec<_> = (0..3).map(|_| RunDir::create(root.path(), "sft", "routing", start()).unwrap()).collect();
         for run in runs {
             run.write("x", "x").unwrap();
             run.commit().unwrap();
@@ -184,6 +184,6 @@ mod tests {
         let file = root.path().join("taken");
         fs::write(&file, "").unwrap();
         let error = RunDir::create(&file, "sft", "routing", start()).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("cannot create `{}`: ", file.display())), "{error}");
+        assert!(error.describe().starts_with(&format!("cannot create `{}`: ", file.display())), "{error}");
     }
 }

@@ -54,5 +54,8 @@ fn text(analysis: &Analysis) -> String {
         ),
         Decision::Insufficient(short) => format!("not enough to train: {}", short.reason),
     };
-    format!("{}\n\nto train, after the held-out set is taken out:\n{table}\n\n{decision}", report::skip_table(&analysis.skipped))
+    format!(
+        "{}\n\nto train, after the held-out set is taken out:\n{table}\n\n{decision}",
+        report::skip_table(&analysis.skipped)
+    )
 }

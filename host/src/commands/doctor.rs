@@ -92,14 +92,22 @@ fn gpu(root: &Path) -> Finding {
     match (device, driver, library) {
         (true, Some(version), true) => ok("GPU", format!("NVIDIA driver {version}; {cpu}")),
         (true, _, true) => ok("GPU", format!("NVIDIA device and libcuda.so.1; {cpu}")),
-        (true, _, false) => note("GPU", format!("NVIDIA device, but no libcuda.so.1; {cpu}"), "install the driver's CUDA library"),
+        (true, _, false) => {
+            note("GPU", format!("NVIDIA device, but no libcuda.so.1; {cpu}"), "install the driver's CUDA library")
+        }
         (false, Some(version), _) => note(
             "GPU",
             format!("NVIDIA driver {version}, but no device file; {cpu}"),
             "in a container, pass the GPU in (`--gpus all`)",
         ),
-        (false, None, true) => note("GPU", format!("libcuda.so.1, but no device; {cpu}"), "load the `nvidia` kernel module"),
-        (false, None, false) => note("GPU", format!("none; {cpu}"), "for models over some hundred million weights, use a machine with an NVIDIA GPU"),
+        (false, None, true) => {
+            note("GPU", format!("libcuda.so.1, but no device; {cpu}"), "load the `nvidia` kernel module")
+        }
+        (false, None, false) => note(
+            "GPU",
+            format!("none; {cpu}"),
+            "for models over some hundred million weights, use a machine with an NVIDIA GPU",
+        ),
     }
 }
 
@@ -119,7 +127,8 @@ fn processor() -> Finding {
 
 fn memory() -> Finding {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
     match kib {
         None => note("memory", "unknown", "`/proc/meminfo` cannot be read"),
         Some(kib) if kib < 1 << 20 => {
@@ -176,11 +185,15 @@ fn model(config: &RunConfig) -> Finding {
 fn store(config: &RunConfig) -> Finding {
     let path = &config.telemetry.store;
     if !path.exists() && !config.telemetry.imports.is_empty() {
-        return ok("telemetry store", format!("{}: will be made from {} imports", path.display(), config.telemetry.imports.len()));
+        return ok(
+            "telemetry store",
+            format!("{}: will be made from {} imports", path.display(), config.telemetry.imports.len()),
+        );
     }
     match TelemetryStore::open(path).and_then(|store| store.projects()) {
         Ok(projects) => {
-            let projects: Vec<_> = projects.iter().map(|project| format!("{} ({} spans)", project.name, project.spans)).collect();
+            let projects: Vec<_> =
+                projects.iter().map(|project| format!("{} ({} spans)", project.name, project.spans)).collect();
             ok("telemetry store", format!("{}: {}", path.display(), projects.join(", ")))
         }
         Err(error) => lack("telemetry store", "does not open", HostError::from(error).describe()),
@@ -192,7 +205,11 @@ fn output_dir(config: &RunConfig) -> Finding {
     let existing = path.ancestors().find(|folder| folder.is_dir()).filter(|folder| !folder.as_os_str().is_empty());
     match tempfile::tempfile_in(existing.unwrap_or(Path::new("."))) {
         Ok(_) => ok("output folder", path.display().to_string()),
-        Err(error) => lack("output folder", format!("{} cannot be written: {error}", path.display()), "name another with `--output-dir`"),
+        Err(error) => lack(
+            "output folder",
+            format!("{} cannot be written: {error}", path.display()),
+            "name another with `--output-dir`",
+        ),
     }
 }
 

@@ -54,12 +54,8 @@ pub(super) fn run(
         },
     }
     let summary = Summary { records: formatting.records.len(), spans: collected.spans, skipped };
-    let text = format!(
-        "{}\n\n{} records from {} spans",
-        report::skip_table(&summary.skipped),
-        summary.records,
-        summary.spans
-    );
+    let text =
+        format!("{}\n\n{} records from {} spans", report::skip_table(&summary.skipped), summary.records, summary.spans);
     Ok(Answer { aside: output.is_none(), ..Answer::new(text, &summary) })
 }
 

@@ -20,11 +20,7 @@ pub(super) const OWN_SPAN_ATTRIBUTES: [&str; 2] = ["tunesmith.run", "tunesmith.e
 /// The built-in rules of an agent type, where it has some.
 pub(super) fn built_in(agent_type: &str) -> Option<AgentOptions> {
     let (instruction, agent_name, span_name) = match agent_type {
-        "routing" => (
-            "Route the following query to the appropriate agent",
-            "routing_agent",
-            "RoutingAgent.route",
-        ),
+        "routing" => ("Route the following query to the appropriate agent", "routing_agent", "RoutingAgent.route"),
         "profile_selection" => (
             "Select the most suitable profile for the following query",
             "profile_selection_agent",

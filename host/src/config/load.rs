@@ -21,10 +21,8 @@ pub const DEFAULT_FILE: &str = "tunesmith.toml";
 pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<PathBuf>), ConfigError> {
     let default = Path::new(DEFAULT_FILE);
     let Some(path) = file.or_else(|| default.is_file().then_some(default)) else { return Ok((flags.clone(), None)) };
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let mut options: Options =
-        toml::from_str(&text).map_err(|error| ConfigError::syntax(path, &error))?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let mut options: Options = toml::from_str(&text).map_err(|error| ConfigError::syntax(path, &error))?;
     resolve_paths(&mut options, path.parent().unwrap_or(Path::new("")));
     let options = merge(&options, flags).map_err(|error| ConfigError::syntax(path, &error))?;
     Ok((options, Some(path.to_owned())))

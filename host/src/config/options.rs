@@ -253,7 +253,11 @@ pub struct AgentOptions {
 
 /// One rule of `match`: `{ name = "..." }`, `{ name_suffix = "..." }` or `{ attribute = "...", equals = "..." }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields, expecting = "a match rule is { name = \"...\" }, { name_suffix = \"...\" } or { attribute = \"...\", equals = \"...\" }")]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "a match rule is { name = \"...\" }, { name_suffix = \"...\" } or { attribute = \"...\", equals = \"...\" }"
+)]
 pub enum Match {
     /// The span's whole name.
     Name {

@@ -3,9 +3,9 @@
 use crate::config::RunConfig;
 use crate::dataset::{self, Origins, SkipTable};
 use crate::error::HostError;
+use crate::plugins::Extractor;
 use crate::plugins::bindings::selection_policy::DatasetStatistics;
 use crate::plugins::bindings::types::{Example, ExampleKind};
-use crate::plugins::Extractor;
 use crate::progress::Progress;
 use crate::telemetry::BatchLimits;
 
@@ -66,7 +66,10 @@ pub fn collect(
         tracing::warn!("{} more spans with warnings", warnings - MAX_WARNINGS);
     }
     if batches.split_groups() > 0 {
-        tracing::warn!("{} inputs have more spans than a batch: some of their answers were not compared", batches.split_groups());
+        tracing::warn!(
+            "{} inputs have more spans than a batch: some of their answers were not compared",
+            batches.split_groups()
+        );
     }
     let examples = dataset::dedupe(examples, &origins, &mut skipped);
     stage.finish(&format!("{} distinct examples from {spans} spans", examples.len()));

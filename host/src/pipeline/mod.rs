@@ -84,7 +84,12 @@ pub fn finetune(config: &RunConfig, progress: &Progress) -> Result<RunReport, Ho
         peak_rss_bytes: peak_rss_bytes(),
     };
     report.timings.total_s = start.elapsed().as_secs_f64();
-    outputs::write(&run_dir, config, &report, &outputs::Inputs { base: &base, plugins: &plugins, train: &train, held_out: &held_out })?;
+    outputs::write(
+        &run_dir,
+        config,
+        &report,
+        &outputs::Inputs { base: &base, plugins: &plugins, train: &train, held_out: &held_out },
+    )?;
     report.adapter_path = run_dir.commit()?;
     Ok(report)
 }

@@ -1,7 +1,7 @@
 //! Training on this machine's CPU, and the scores before and after it.
 
-use std::io::{BufWriter, Write};
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 

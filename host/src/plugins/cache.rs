@@ -69,7 +69,8 @@ impl ComponentCache {
             }
         }
         let component = Component::new(engine, wasm)?;
-        if let Err(error) = component.serialize().map_err(std::io::Error::other).and_then(|code| write_sealed(&path, &code))
+        if let Err(error) =
+            component.serialize().map_err(std::io::Error::other).and_then(|code| write_sealed(&path, &code))
         {
             tracing::debug!("compiled plugin not kept at `{}`: {error}", path.display());
         }
@@ -82,7 +83,8 @@ fn make_private(dir: &Path) -> bool {
     // SAFETY: `geteuid` reads a number and cannot fail.
     let user = unsafe { libc::geteuid() };
     let created = DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok();
-    created && fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
+    created
+        && fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
 }
 
 /// A file's contents after its leading SHA-256, where the two agree.

@@ -75,7 +75,11 @@ impl PluginEngine {
     /// # Errors
     /// [`PluginError::NotAComponent`], [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an
     /// export has other types than the WIT, [`PluginError::Incompatible`].
-    pub(super) fn admit(&self, package: &PluginPackage, kind: PluginKind) -> Result<InstancePre<CallState>, PluginError> {
+    pub(super) fn admit(
+        &self,
+        package: &PluginPackage,
+        kind: PluginKind,
+    ) -> Result<InstancePre<CallState>, PluginError> {
         let plugin = &package.manifest.name;
         let component = self
             .cache
@@ -245,8 +249,12 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_component_are_refused_by_what_they_are() {
-        assert!(load(b"hello").starts_with("plugin `p` is not a WebAssembly component: it does not start with `\\0asm`;"));
-        assert!(load(b"\0asm\x01\0\0\0").starts_with("plugin `p` is not a WebAssembly component: it is a core module;"));
+        assert!(
+            load(b"hello").starts_with("plugin `p` is not a WebAssembly component: it does not start with `\\0asm`;")
+        );
+        assert!(
+            load(b"\0asm\x01\0\0\0").starts_with("plugin `p` is not a WebAssembly component: it is a core module;")
+        );
         assert!(load(b"").contains("is not a WebAssembly component"));
     }
 

@@ -19,7 +19,9 @@ pub enum PluginError {
         source: std::io::Error,
     },
     /// No built-in plugin has this name.
-    #[error("no built-in {kind} is called `{name}`; built in: {known}; a plugin of your own is named by the path of its `.wasm` file")]
+    #[error(
+        "no built-in {kind} is called `{name}`; built in: {known}; a plugin of your own is named by the path of its `.wasm` file"
+    )]
     Unknown {
         /// The name asked for.
         name: String,
@@ -45,7 +47,9 @@ pub enum PluginError {
         what: String,
     },
     /// The bytes are not a WebAssembly component.
-    #[error("plugin `{plugin}` is not a WebAssembly component: {what}; build it as a component (core module + `wit-component`), not as a plain module")]
+    #[error(
+        "plugin `{plugin}` is not a WebAssembly component: {what}; build it as a component (core module + `wit-component`), not as a plain module"
+    )]
     NotAComponent {
         /// The plugin.
         plugin: String,
@@ -65,7 +69,9 @@ pub enum PluginError {
         found: String,
     },
     /// The component wants something of the host; the host grants nothing.
-    #[error("plugin `{plugin}` imports `{import}`, and plugins get no imports (no files, network, clock or environment); build it for `wasm32-unknown-unknown`, or stub WASI out")]
+    #[error(
+        "plugin `{plugin}` imports `{import}`, and plugins get no imports (no files, network, clock or environment); build it for `wasm32-unknown-unknown`, or stub WASI out"
+    )]
     UnknownImport {
         /// The plugin.
         plugin: String,
@@ -113,13 +119,17 @@ impl fmt::Display for CallSite {
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Fault {
     /// It ran too long.
-    #[error("stopped at its deadline of {limit:?}; the plugin loops or is too slow: fix it, or raise `plugins.deadline_ms`")]
+    #[error(
+        "stopped at its deadline of {limit:?}; the plugin loops or is too slow: fix it, or raise `plugins.deadline_ms`"
+    )]
     Deadline {
         /// The deadline.
         limit: Duration,
     },
     /// It wanted too much memory.
-    #[error("wanted {wanted} bytes of memory, more than its cap of {limit}; the plugin leaks or needs smaller batches: fix it, or raise `plugins.memory_mib`")]
+    #[error(
+        "wanted {wanted} bytes of memory, more than its cap of {limit}; the plugin leaks or needs smaller batches: fix it, or raise `plugins.memory_mib`"
+    )]
     Memory {
         /// Bytes asked for.
         wanted: usize,
@@ -138,7 +148,9 @@ pub enum Fault {
     #[error("used up its stack; the plugin recurses without end: fix it")]
     Stack,
     /// It handed back too much.
-    #[error("handed back more than {limit} bytes; the plugin repeats its output: fix it, or raise `plugins.output_mib`")]
+    #[error(
+        "handed back more than {limit} bytes; the plugin repeats its output: fix it, or raise `plugins.output_mib`"
+    )]
     OutputLimit {
         /// The cap in bytes.
         limit: usize,

@@ -52,12 +52,7 @@ impl Extractor {
     /// # Errors
     /// [`PluginError::Call`]; also where an example names a span that was not in the batch, or a span is neither
     /// the lead of an example nor skipped with a reason.
-    pub fn extract(
-        &self,
-        config: &ExtractionConfig,
-        spans: &[Span],
-        batch: usize,
-    ) -> Result<Extraction, PluginError> {
+    pub fn extract(&self, config: &ExtractionConfig, spans: &[Span], batch: usize) -> Result<Extraction, PluginError> {
         let extraction = self.engine.call(self.site("extract", Some(batch)), |store| {
             self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_extract(store, config, spans)
         })?;

@@ -50,7 +50,10 @@ impl Formatter {
         for (batch, examples) in batches(examples, self.engine.limits().output_bytes / 2).enumerate() {
             let site = CallSite { plugin: self.identity.name.clone(), function: "format", batch: Some(batch + 1) };
             let results = self.engine.call(site.clone(), |store| {
-                self.instance.instantiate(&mut *store)?.tunesmith_plugin_formatting().call_format(store, config, examples)
+                self.instance
+                    .instantiate(&mut *store)?
+                    .tunesmith_plugin_formatting()
+                    .call_format(store, config, examples)
             })?;
             check(&results, examples).map_err(|what| invalid(site, what))?;
             formatted.extend(results);
@@ -132,7 +135,9 @@ mod tests {
     fn a_response_must_start_on_a_character_of_its_text() {
         assert_eq!(check(&[text("aé", 1)], &[example("x")]), Ok(()));
         for start in [2, 4] {
-            let error = format!("the response of result 0 starts at byte {start}, which is no character of its text of 3 bytes");
+            let error = format!(
+                "the response of result 0 starts at byte {start}, which is no character of its text of 3 bytes"
+            );
             assert_eq!(check(&[text("aé", start)], &[example("x")]), Err(error));
         }
     }

@@ -70,8 +70,10 @@ impl PluginManifest {
     /// # Errors
     /// [`PluginError::Manifest`] with the line, where the text is not TOML, a key is unknown or one is missing.
     pub fn parse(text: &str, path: &Path) -> Result<Self, PluginError> {
-        toml::from_str(text)
-            .map_err(|error| PluginError::Manifest { path: path.to_owned(), what: error.to_string().trim_end().to_owned() })
+        toml::from_str(text).map_err(|error| PluginError::Manifest {
+            path: path.to_owned(),
+            what: error.to_string().trim_end().to_owned(),
+        })
     }
 
     /// Checks that the plugin can do what a run needs of it.

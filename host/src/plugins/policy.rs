@@ -42,9 +42,10 @@ impl Policy {
     pub fn decide(&self, config: &PolicyConfig, statistics: &DatasetStatistics) -> Result<Decision, PluginError> {
         let site = CallSite { plugin: self.identity.name.clone(), function: "decide", batch: None };
         let decision = self.engine.call(site.clone(), |store| {
-            self.instance.instantiate(&mut *store)?.tunesmith_plugin_selection_policy().call_decide(
-                store, config, statistics,
-            )
+            self.instance
+                .instantiate(&mut *store)?
+                .tunesmith_plugin_selection_policy()
+                .call_decide(store, config, statistics)
         })?;
         check(&decision).map_err(|what| invalid(site, what))?;
         Ok(decision)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::engine::digest;
 use super::error::PluginError;
-use super::manifest::{PluginKind, PluginManifest, ANY_AGENT, WIT_VERSION};
+use super::manifest::{ANY_AGENT, PluginKind, PluginManifest, WIT_VERSION};
 
 /// How a configuration names a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,9 @@ fn from_file(path: &Path, kind: PluginKind) -> Result<PluginPackage, PluginError
     let manifest = match std::fs::read_to_string(&manifest_path) {
         Ok(text) => PluginManifest::parse(&text, &manifest_path)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => PluginManifest {
-            name: path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned()),
+            name: path
+                .file_stem()
+                .map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned()),
             version: "unversioned".to_owned(),
             kind,
             wit: WIT_VERSION.to_owned(),
@@ -154,5 +156,10 @@ fn from_file(path: &Path, kind: PluginKind) -> Result<PluginPackage, PluginError
         },
         Err(error) => return Err(read_error(&manifest_path)(error)),
     };
-    Ok(PluginPackage { manifest, digest: digest(&wasm), origin: PluginRef::File(path.to_owned()), wasm: Cow::Owned(wasm) })
+    Ok(PluginPackage {
+        manifest,
+        digest: digest(&wasm),
+        origin: PluginRef::File(path.to_owned()),
+        wasm: Cow::Owned(wasm),
+    })
 }
