@@ -1,0 +1,25 @@
+//! Sources of annotated spans.
+//!
+//! A source hands the pipeline whole [`Span`](crate::plugins::bindings::types::Span)s, their annotations joined,
+//! in batches in which all answers to one input sit together. The embedded store is the default source: a SQLite
+//! file that [`import()`] fills from exports, and that can be imported into again at any time without changing
+//! what is already there.
+
+mod attributes;
+mod documents;
+mod error;
+mod flatten;
+mod import;
+mod jsonl;
+mod names;
+mod otlp_json;
+mod read;
+mod store;
+mod time;
+mod write;
+
+pub use error::TelemetryError;
+pub use import::{ImportReport, Progress, Rejected, Upserts, import};
+pub use read::{BatchLimits, Batches};
+pub use store::{ProjectSummary, TelemetryStore};
+pub use write::{Upsert, Writer};

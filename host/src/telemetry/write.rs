@@ -1,0 +1,224 @@
+//! Writing spans and annotations, each an upsert that leaves equal content alone.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, Params, params};
+
+use super::store::input_key;
+use super::{TelemetryError, TelemetryStore, attributes, names};
+use crate::plugins::bindings::types::{Annotation, AttributeValue, Span};
+
+/// What an upsert did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upsert {
+    /// It was not there.
+    New,
+    /// It was there with other content, which is replaced.
+    Updated,
+    /// It was there, equal.
+    Unchanged,
+    /// An annotation that was updated later is stored, and stays.
+    Stale,
+}
+
+/// A writer on a store. Commits every 1024 writes and at [`Writer::finish`]; dropped earlier, it takes back what is
+/// not committed.
+#[derive(Debug)]
+pub struct Writer<'s> {
+    store: &'s TelemetryStore,
+    projects: HashMap<String, i64>,
+    uncommitted: u32,
+}
+
+const WRITES_PER_TRANSACTION: u32 = 1024;
+
+impl TelemetryStore {
+    /// Starts writing. `&mut`: two writers of one connection would share a transaction.
+    pub fn writer(&mut self) -> Writer<'_> {
+        Writer { store: self, projects: HashMap::new(), uncommitted: 0 }
+    }
+}
+
+impl Writer<'_> {
+    /// Upserts a span by (project, span id), without its annotations: those are [`Writer::put_annotation`]'s.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
+    pub fn put_span(&mut self, project: &str, span: &Span) -> Result<Upsert, TelemetryError> {
+        self.begin()?;
+        let project = self.project(project)?;
+        let input = span.attributes.iter().find_map(|attribute| match &attribute.value {
+            AttributeValue::Text(text) if attribute.key == "input.value" => Some(text.as_str()),
+            _ => None,
+        });
+        let values = params![
+            project,
+            span.span_id,
+            span.trace_id,
+            span.parent_id,
+            span.name,
+            names::of_span_kind(span.kind),
+            names::of_span_status(span.status),
+            span.start_time_ns.cast_signed(),
+            span.end_time_ns.cast_signed(),
+            input_key(input, &span.span_id),
+            attributes::encode(&span.attributes),
+        ];
+        self.store.run(|connection| upsert(connection, INSERT_SPAN, UPDATE_SPAN, values))
+    }
+
+    /// Upserts an annotation by (span, document, name, identifier); `document` is the position of the annotated
+    /// document, `None` where the span itself is annotated. Of two, the one updated later stays; at the same time,
+    /// the one written last.
+    ///
+    /// `None` where the project has no such span.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
+    pub fn put_annotation(
+        &mut self,
+        project: &str,
+        span_id: &str,
+        document: Option<u32>,
+        annotation: &Annotation,
+    ) -> Result<Option<Upsert>, TelemetryError> {
+        self.begin()?;
+        self.store.run(|connection| {
+            let span: Option<i64> = first(connection, FIND_SPAN, [project, span_id])?;
+            let Some(span) = span else { return Ok(None) };
+            let document = document.map_or(-1, i64::from);
+            let Annotation { name, identifier, .. } = annotation;
+            let stored: Option<i64> = first(connection, STORED_ANNOTATION, params![span, document, name, identifier])?;
+            if stored.is_some_and(|updated_at| updated_at > annotation.updated_at_ns.cast_signed()) {
+                return Ok(Some(Upsert::Stale));
+            }
+            let values = params![
+                span,
+                document,
+                name,
+                identifier,
+                names::of_annotator_kind(annotation.annotator_kind),
+                annotation.label,
+                annotation.score,
+                annotation.explanation,
+                attributes::encode(&annotation.metadata),
+                annotation.created_at_ns.cast_signed(),
+                annotation.updated_at_ns.cast_signed(),
+            ];
+            upsert(connection, INSERT_ANNOTATION, UPDATE_ANNOTATION, values).map(Some)
+        })
+    }
+
+    /// The project that holds the span, where exactly one does. Span ids are 64 random bits: two projects hold the
+    /// same one only where a file was imported into both.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
+    pub fn project_of(&self, span_id: &str) -> Result<Option<String>, TelemetryError> {
+        self.store.run(|connection| {
+            let mut statement = connection.prepare_cached(PROJECTS_OF_SPAN)?;
+            let mut names = statement.query_map([span_id], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()?;
+            Ok(names.pop().filter(|_| names.is_empty()))
+        })
+    }
+
+    /// Commits what is left.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Database`], where the disk is full for one.
+    pub fn finish(mut self) -> Result<(), TelemetryError> {
+        self.commit()
+    }
+
+    fn begin(&mut self) -> Result<(), TelemetryError> {
+        if self.uncommitted >= WRITES_PER_TRANSACTION {
+            self.commit()?;
+        }
+        if self.uncommitted == 0 {
+            self.store.run(|connection| connection.execute_batch("BEGIN IMMEDIATE"))?;
+        }
+        self.uncommitted += 1;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), TelemetryError> {
+        if self.uncommitted > 0 {
+            self.store.run(|connection| connection.execute_batch("COMMIT"))?;
+            self.uncommitted = 0;
+        }
+        Ok(())
+    }
+
+    /// The id of a project, which is made where it is new.
+    fn project(&mut self, name: &str) -> Result<i64, TelemetryError> {
+        if let Some(id) = self.projects.get(name) {
+            return Ok(*id);
+        }
+        let id = self.store.run(|connection| {
+            connection.execute("INSERT INTO projects (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
+            connection.query_row("SELECT id FROM projects WHERE name = ?1", [name], |row| row.get(0))
+        })?;
+        self.projects.insert(name.to_owned(), id);
+        Ok(id)
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        if self.uncommitted > 0 {
+            // Where even this fails, SQLite takes the open transaction back when the connection closes.
+            let _ = self.store.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+fn first(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()
+}
+
+fn upsert(
+    connection: &Connection,
+    insert: &str,
+    update: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> rusqlite::Result<Upsert> {
+    if connection.prepare_cached(insert)?.execute(values)? == 1 {
+        return Ok(Upsert::New);
+    }
+    let updated = connection.prepare_cached(update)?.execute(values)?;
+    Ok(if updated == 1 { Upsert::Updated } else { Upsert::Unchanged })
+}
+
+const INSERT_SPAN: &str = "
+    INSERT INTO spans (project, span_id, trace_id, parent_id, name, kind, status,
+                       start_time_ns, end_time_ns, input_key, attributes)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
+
+const UPDATE_SPAN: &str = "
+    UPDATE spans SET (trace_id, parent_id, name, kind, status, start_time_ns, end_time_ns, input_key, attributes)
+                   = (?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    WHERE project = ?1 AND span_id = ?2
+      AND (trace_id, parent_id, name, kind, status, start_time_ns, end_time_ns, input_key, attributes)
+          IS NOT (?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
+const FIND_SPAN: &str = "
+    SELECT spans.id FROM spans JOIN projects ON projects.id = spans.project
+    WHERE projects.name = ?1 AND span_id = ?2";
+
+const STORED_ANNOTATION: &str = "
+    SELECT updated_at_ns FROM annotations WHERE span = ?1 AND document = ?2 AND name = ?3 AND identifier = ?4";
+
+const INSERT_ANNOTATION: &str = "
+    INSERT INTO annotations (span, document, name, identifier, annotator_kind, label, score, explanation, metadata,
+                             created_at_ns, updated_at_ns)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
+
+const UPDATE_ANNOTATION: &str = "
+    UPDATE annotations SET (annotator_kind, label, score, explanation, metadata, created_at_ns, updated_at_ns)
+                         = (?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    WHERE span = ?1 AND document = ?2 AND name = ?3 AND identifier = ?4
+      AND (annotator_kind, label, score, explanation, metadata, created_at_ns, updated_at_ns)
+          IS NOT (?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
+const PROJECTS_OF_SPAN: &str = "
+    SELECT projects.name FROM projects JOIN spans ON spans.project = projects.id WHERE span_id = ?1 LIMIT 2";
