@@ -2,7 +2,7 @@
 
 use crate::batch::{Budget, Forest};
 use crate::block::Block;
-use crate::buffers::{BatchBuffers, Buffers};
+use crate::buffers::Buffers;
 use crate::config::{LoraConfig, ModelConfig};
 use crate::device::{AttentionShape, CrossEntropyGrad, Device, Trainable};
 use crate::formats::peft::NamedTensor;
@@ -119,6 +119,7 @@ impl<D: Device> Decoder<D> {
 
     /// Scores every edge of the forest: log-probabilities and the likeliest token of each row.
     pub fn score(&mut self, forest: &Forest) -> Scores {
+        self.upload(forest);
         self.forward(forest);
         self.head(forest, false);
         self.scores(forest)
@@ -130,6 +131,7 @@ impl<D: Device> Decoder<D> {
         forest: &Forest,
         d_logprob: &[f32], // [n_edges]
     ) -> Scores {
+        self.upload(forest);
         self.device.write_f32(&mut self.buffers.batch.d_logprob, d_logprob);
         self.forward(forest);
         self.head(forest, true);
@@ -146,11 +148,20 @@ impl<D: Device> Decoder<D> {
         }
     }
 
-    fn forward(&mut self, forest: &Forest) {
+    fn upload(&mut self, forest: &Forest) {
         assert!(self.budget.holds(forest.budget()), "the batch {:?} exceeds {:?}", forest.budget(), self.budget);
+        let (device, batch) = (&self.device, &mut self.buffers.batch);
+        device.write_index(&mut batch.token_ids, &forest.token_ids);
+        device.write_index(&mut batch.position, &forest.position);
+        device.write_index(&mut batch.subtree_end, &forest.subtree_end);
+        device.write_index(&mut batch.rows, &forest.rows);
+        device.write_index(&mut batch.edges.edge_start, &forest.edge_start);
+        device.write_index(&mut batch.edges.edge_target, &forest.edge_target);
+    }
+
+    fn forward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
         let Buffers { layers, x_final, scratch, batch, .. } = &mut self.buffers;
-        batch.upload(&self.device, forest);
         let table = self.embedding.weight(&self.trained);
         let x_first = layers.first_mut().map_or(&mut *x_final, |layer| &mut layer.x);
         self.device.embedding_forward(x_first, &batch.token_ids, table, shape.n_tokens);
@@ -224,17 +235,6 @@ pub struct Scores {
     pub logprob: Vec<f32>, // [n_edges]
     /// Likeliest token.
     pub argmax: Vec<u32>, // [n_rows]
-}
-
-impl<D: Device> BatchBuffers<D> {
-    fn upload(&mut self, device: &D, forest: &Forest) {
-        device.write_index(&mut self.token_ids, &forest.token_ids);
-        device.write_index(&mut self.position, &forest.position);
-        device.write_index(&mut self.subtree_end, &forest.subtree_end);
-        device.write_index(&mut self.rows, &forest.rows);
-        device.write_index(&mut self.edges.edge_start, &forest.edge_start);
-        device.write_index(&mut self.edges.edge_target, &forest.edge_target);
-    }
 }
 
 /// Reads a base model into parameters, frozen or trained.

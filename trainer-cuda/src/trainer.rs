@@ -93,22 +93,29 @@ impl<D: Device> Trainer<D> {
         train: &[TokenExample],
         held_out: &[TokenExample],
     ) -> Result<Self> {
-        config.validate()?;
         if train.is_empty() {
             return Err(TrainerError::EmptyDataset);
         }
+        config.validate()?;
         LearningRate::new(config.learning_rate, config.lr_scheduler, config.warmup_ratio, total_steps(&config, train))?;
         check_examples(base, train.iter().chain(held_out))?;
-
         let of_steps = (0..config.epochs).flat_map(|epoch| micro_batches(&config, train, epoch));
-        let of_examples = held_out.iter().map(|example| vec![example]);
+        let of_scoring = held_out.iter().map(|example| vec![example]);
         let budget = of_steps
-            .chain(of_examples)
+            .chain(of_scoring)
             .map(|examples| Forest::new(&examples).budget())
             .fold(Budget::default(), Budget::max);
         // A scored batch of the held-out set may fill the token budget with rows and edges that no training batch had.
         let budget = Budget { n_rows: budget.n_tokens, n_edges: budget.n_edges.max(budget.n_tokens), ..budget };
+        Self::with_budget(device, base, config, budget)
+    }
 
+    /// Loads `base`, with buffers for batches up to `budget`.
+    ///
+    /// # Errors
+    /// Those of [`TrainConfig::validate`] and [`Decoder::load`].
+    pub fn with_budget(device: D, base: &BaseModel, config: TrainConfig, budget: Budget) -> Result<Self> {
+        config.validate()?;
         let training = match config.use_lora {
             true => Training::Lora { config: &config.lora, seed: config.seed },
             false => Training::Full,

@@ -67,17 +67,10 @@ fn assert_forest_equals_flat(use_lora: bool, seeds: std::ops::Range<u64>) {
     let base = base();
     for seed in seeds {
         let examples = random_examples(seed);
-        let config = TrainConfig { use_lora, batch_size: examples.len(), epochs: 1, ..TrainConfig::default() };
-        // The budget of the flat batch: examples that share nothing, of the longest length.
-        let longest = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
-        let sizes: Vec<TokenExample> = (0..examples.len() as u32)
-            .map(|i| TokenExample {
-                input_ids: (0..=longest as u32).map(|depth| 10 + i + depth % 2).collect(),
-                labels: vec![true; longest + 1],
-                response_start: 0,
-            })
-            .collect();
-        let mut trainer = Trainer::new(Cpu::new(Some(2)), &base, config, &sizes, &[]).expect("the model loads");
+        let config = TrainConfig { use_lora, ..TrainConfig::default() };
+        let separate = flat(&examples, 2);
+        let mut trainer =
+            Trainer::with_budget(Cpu::new(Some(2)), &base, config, separate.budget()).expect("the model loads");
         if use_lora {
             // B is zero at the start, and with it A's gradient: give both something to say.
             trainer.step(&[examples.iter().collect()], 1, 1e-2).expect("finite");
@@ -85,7 +78,7 @@ fn assert_forest_equals_flat(use_lora: bool, seeds: std::ops::Range<u64>) {
         let merged = Forest::new(&examples.iter().collect::<Vec<_>>());
         let forest_loss = trainer.accumulate(&[merged]);
         let forest_grads: Vec<Vec<f32>> = trainer.decoder().trained().iter().map(|t| t.grad.clone()).collect();
-        let flat_loss = trainer.accumulate(&[flat(&examples, 2)]);
+        let flat_loss = trainer.accumulate(&[separate]);
         assert!((forest_loss - flat_loss).abs() <= TOLERANCE * flat_loss, "seed {seed}: {forest_loss} {flat_loss}");
         for (tensor, forest_grad) in trainer.decoder().trained().iter().zip(&forest_grads) {
             let square = |x: f32| f64::from(x) * f64::from(x);

@@ -10,6 +10,7 @@ use golden_set::{Golden, Row, find};
 use trainer_cuda::batch::{Forest, TokenExample};
 use trainer_cuda::config::{LoraConfig, TrainConfig};
 use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::Device;
 use trainer_cuda::encode::{EncodeConfig, LossOn, OverLength, Record, encode_sft};
 use trainer_cuda::formats::peft;
 use trainer_cuda::schedule::{LearningRate, Schedule};
@@ -62,9 +63,10 @@ fn config(golden: &Golden) -> TrainConfig {
     TrainConfig { epochs: 1, lora: LoraConfig { rank, alpha, ..LoraConfig::default() }, ..TrainConfig::default() }
 }
 
-/// A trainer at `adapter_init`.
+/// A trainer at `adapter_init`, with room for any batch of `examples`.
 fn trainer(golden: &Golden, config: TrainConfig, examples: &[TokenExample]) -> Trainer<Cpu> {
-    let mut trainer = Trainer::new(Cpu::new(None), &golden.base, config, examples, &[]).expect("the model loads");
+    let budget = Forest::new(&examples.iter().collect::<Vec<_>>()).budget();
+    let mut trainer = Trainer::with_budget(Cpu::new(None), &golden.base, config, budget).expect("the model loads");
     let adapter = peft::read_adapter(&golden.folder.join("adapter_init")).expect("the adapter loads");
     trainer.decoder_mut().write_adapter(&adapter).expect("the adapter fits the model");
     trainer
@@ -149,7 +151,7 @@ fn trajectory(
         // The accumulated run has no weights of its own in the set: it must end where the whole batch does.
         let tag = if tag == "sft_accum" { "sft_full" } else { tag };
         let expected = golden.tensor(&format!("{tag}/after5/base_model.model.{}", tensor.name));
-        let weights = &tensor.weight.data;
+        let weights = trainer.decoder().device().read_weight(&tensor.weight);
         assert_eq!(weights.len(), expected.len(), "{}", tensor.name);
         worst = weights.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).fold(worst, f64::max);
     }

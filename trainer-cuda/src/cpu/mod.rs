@@ -97,6 +97,10 @@ impl Device for Cpu {
         weight.data.copy_from_slice(values);
     }
 
+    fn weight_shape(&self, weight: &Matrix) -> [usize; 2] {
+        [weight.rows, weight.cols]
+    }
+
     fn read_weight(&self, weight: &Matrix) -> Vec<f32> {
         weight.data.clone()
     }

@@ -9,23 +9,23 @@ use trainer_cuda::encode::{EncodeConfig, LossOn, Record, encode_sft};
 use trainer_cuda::formats::BaseModel;
 
 /// One model of the set.
-pub struct Golden {
-    pub name: String,
-    pub folder: PathBuf,
-    pub base: BaseModel,
+pub(crate) struct Golden {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) base: BaseModel,
     reference: Value,
     tensors: Vec<u8>,
 }
 
 /// One step of a reference trajectory.
-pub struct ReferenceStep {
-    pub loss: f64,
-    pub grad_norm: f64,
-    pub learning_rate: f64,
+pub(crate) struct ReferenceStep {
+    pub(crate) loss: f64,
+    pub(crate) grad_norm: f64,
+    pub(crate) learning_rate: f64,
 }
 
 /// Every model of the folder, or why one is left out. Prints the folder.
-pub fn find() -> Vec<Result<Golden, String>> {
+pub(crate) fn find() -> Vec<Result<Golden, String>> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
     let folder = std::env::var_os("TUNESMITH_GOLDEN").map_or(fixtures, PathBuf::from);
     println!("golden set: {}", folder.display());
@@ -65,36 +65,36 @@ impl Golden {
         self.at(path).as_array().unwrap_or_else(|| panic!("{}: {path:?} is no list", self.name))
     }
 
-    pub fn number(&self, path: &[&str]) -> f64 {
+    pub(crate) fn number(&self, path: &[&str]) -> f64 {
         self.at(path).as_f64().unwrap_or_else(|| panic!("{}: {path:?} is no number", self.name))
     }
 
     /// Rank and alpha of every adapter of the model.
-    pub fn lora(&self) -> (usize, f32) {
+    pub(crate) fn lora(&self) -> (usize, f32) {
         (self.number(&["lora", "r"]) as usize, self.number(&["lora", "alpha"]) as f32)
     }
 
-    pub fn ids(&self, path: &[&str]) -> Vec<Vec<u32>> {
+    pub(crate) fn ids(&self, path: &[&str]) -> Vec<Vec<u32>> {
         self.list(path).iter().map(ids).collect()
     }
 
-    pub fn labels(&self, path: &[&str]) -> Vec<Vec<bool>> {
+    pub(crate) fn labels(&self, path: &[&str]) -> Vec<Vec<bool>> {
         self.list(path).iter().map(labels).collect()
     }
 
     /// `input_ids` and `labels` of a list of objects.
-    pub fn rows(&self, path: &[&str]) -> Vec<(Vec<u32>, Vec<bool>)> {
+    pub(crate) fn rows(&self, path: &[&str]) -> Vec<(Vec<u32>, Vec<bool>)> {
         self.list(path).iter().map(|row| (ids(&row["input_ids"]), labels(&row["labels"]))).collect()
     }
 
     /// A tensor of ref.safetensors.
-    pub fn tensor(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn tensor(&self, name: &str) -> Vec<f32> {
         let file = SafeTensors::deserialize(&self.tensors).expect("ref.safetensors is whole");
         let view = file.tensor(name).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 
-    pub fn trajectory(&self, tag: &str) -> Vec<ReferenceStep> {
+    pub(crate) fn trajectory(&self, tag: &str) -> Vec<ReferenceStep> {
         let number = |step: &Value, key: &str| step[key].as_f64().expect("a number");
         let steps = self.list(&[tag, "traj"]).iter();
         steps
@@ -106,7 +106,7 @@ impl Golden {
             .collect()
     }
 
-    pub fn records(&self, path: &[&str]) -> Vec<Record> {
+    pub(crate) fn records(&self, path: &[&str]) -> Vec<Record> {
         let text = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
         let record =
             |row: &Value| Record::PromptCompletion { prompt: text(row, "prompt"), completion: text(row, "completion") };
@@ -114,13 +114,13 @@ impl Golden {
     }
 
     /// The training set in file order.
-    pub fn data_sft(&self, loss_on: LossOn) -> Vec<TokenExample> {
+    pub(crate) fn data_sft(&self, loss_on: LossOn) -> Vec<TokenExample> {
         let config = EncodeConfig { loss_on, ..EncodeConfig::default() };
         encode_sft(&self.base.tokenizer, &self.records(&["data_sft"]), &config).expect("encodes").examples
     }
 
     /// The documents of the packed rows, each an example of its own.
-    pub fn packed_documents(&self) -> Vec<TokenExample> {
+    pub(crate) fn packed_documents(&self) -> Vec<TokenExample> {
         let rows = self.list(&["packing", "batch_rows"]).iter();
         let rows = rows.map(|index| &self.list(&["packing", "rows"])[index.as_u64().expect("an index") as usize]);
         rows.flat_map(|row| {
@@ -145,13 +145,13 @@ fn labels(list: &Value) -> Vec<bool> {
     list.map(|label| label.as_i64().expect("a label") != -100).collect()
 }
 
-pub fn labelled_from(input_ids: Vec<u32>, start: usize) -> TokenExample {
+pub(crate) fn labelled_from(input_ids: Vec<u32>, start: usize) -> TokenExample {
     let labels = (0..input_ids.len()).map(|i| i >= start).collect();
     TokenExample { input_ids, labels, response_start: start }
 }
 
 /// `|a - b| / |b|`.
-pub fn relative_norm(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative_norm(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let square = |x: f32| f64::from(x) * f64::from(x);
     let difference: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
@@ -159,19 +159,19 @@ pub fn relative_norm(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// One line of the table.
-pub struct Row {
+pub(crate) struct Row {
     label: String,
     deviation: f64,
     tolerance: f64,
 }
 
 impl Row {
-    pub fn new(golden: &Golden, tag: &str, what: &str, deviation: f64, tolerance: f64) -> Self {
+    pub(crate) fn new(golden: &Golden, tag: &str, what: &str, deviation: f64, tolerance: f64) -> Self {
         Self { label: format!("{:20} {tag:10} {what}", golden.name), deviation, tolerance }
     }
 
     /// Equal or not.
-    pub fn exact(golden: &Golden, tag: &str, what: &str, same: bool) -> Self {
+    pub(crate) fn exact(golden: &Golden, tag: &str, what: &str, same: bool) -> Self {
         Self::new(golden, tag, &format!("{what}, equal"), if same { 0.0 } else { f64::INFINITY }, 0.0)
     }
 
@@ -181,30 +181,30 @@ impl Row {
 }
 
 /// Collects the rows, prints them, and fails at the end if any is out of tolerance.
-pub struct Report {
+pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { rows: Vec::new() }
     }
 
-    pub fn skip(&mut self, why: &str) {
+    pub(crate) fn skip(&mut self, why: &str) {
         println!("{why}");
     }
 
-    pub fn tensor(&mut self, golden: &Golden, tag: &str, tensor: &str, deviation: f64) {
+    pub(crate) fn tensor(&mut self, golden: &Golden, tag: &str, tensor: &str, deviation: f64) {
         println!("    {:20} {tag:10} {tensor:48} {deviation:.1e}", golden.name);
     }
 
-    pub fn row(&mut self, row: Row) {
+    pub(crate) fn row(&mut self, row: Row) {
         let verdict = if row.holds() { "ok" } else { "OUT OF TOLERANCE" };
         println!("{:70} {:9.1e} of {:.0e}  {verdict}", row.label, row.deviation, row.tolerance);
         self.rows.push(row);
     }
 
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         assert!(!self.rows.is_empty(), "no model of the set is supported");
         let failed: Vec<&str> = self.rows.iter().filter(|row| !row.holds()).map(|row| row.label.as_str()).collect();
         assert!(failed.is_empty(), "out of tolerance: {failed:#?}");
