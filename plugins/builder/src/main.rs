@@ -84,8 +84,9 @@ impl Arguments {
                 _ => bail!("unknown option {option:?}\n\n{USAGE}"),
             }
         }
+        let workspace = absolute(&workspace)?;
         let out = out.unwrap_or_else(|| workspace.join("dist"));
-        Ok(Self { command, workspace: absolute(&workspace)?, out })
+        Ok(Self { command, workspace, out })
     }
 }
 

@@ -63,8 +63,8 @@ fn min_score(settings: &Settings) -> Result<f64, String> {
     serde_json::from_str(text).map_err(|_| format!("setting `min_score` is `{text}`; give a number"))
 }
 
-/// The `count` documents with the smallest keys. Not a sort: the documents are few, and sorting code would be a
-/// fifth of the whole component.
+/// The `count` documents with the smallest keys. Not a sort: the documents are few, and the standard library's sorts
+/// would be 46 KB more in the component.
 fn draw(mut from: Vec<&Document>, count: usize, key: impl Fn(&Document) -> u64) -> Vec<&Document> {
     let draw_one = |_| {
         let smallest = (0..from.len()).min_by_key(|&index| key(from[index]))?;
