@@ -18,17 +18,13 @@ fn format(settings: &[(&str, &str)], examples: Vec<Example>) -> Result<Vec<Forma
 }
 
 fn text(text: &str, response_start: u32) -> Formatted {
-    Formatted::Ready(TrainingRecord::Text(TextRecord {
-        text: text.into(),
-        response_start: Some(response_start),
-    }))
+    Formatted::Ready(TrainingRecord::Text(TextRecord { text: text.into(), response_start: Some(response_start) }))
 }
 
 #[test]
 fn text_is_the_reference_format() {
     let formatted = format(&[], vec![instruction("What's weather?", "weather_agent")]).unwrap();
-    let expected =
-        "### Instruction:\nRoute the query\n### Input:\nWhat's weather?\n### Response:\nweather_agent";
+    let expected = "### Instruction:\nRoute the query\n### Input:\nWhat's weather?\n### Response:\nweather_agent";
     assert_eq!(formatted, [text(expected, (expected.len() - "weather_agent".len()) as u32)]);
 }
 
@@ -41,7 +37,8 @@ fn empty_input_has_no_input_section() {
 #[test]
 fn response_starts_at_a_byte_offset_not_a_character_count() {
     let Ok([Formatted::Ready(TrainingRecord::Text(record))]) =
-        format(&[], vec![instruction("¿Qué tiempo hará mañana?", "agente_météo")]).map(|all| <[_; 1]>::try_from(all).unwrap())
+        format(&[], vec![instruction("¿Qué tiempo hará mañana?", "agente_météo")])
+            .map(|all| <[_; 1]>::try_from(all).unwrap())
     else {
         panic!("one text record");
     };
@@ -69,12 +66,8 @@ fn preference_pair_shares_the_prompt() {
 #[test]
 fn triplet_keeps_its_three_texts() {
     let (anchor, positive, negative) = ("cats".to_string(), "about cats".to_string(), "about tax".to_string());
-    let triplet = Triplet {
-        anchor: anchor.clone(),
-        positive: positive.clone(),
-        negative: negative.clone(),
-        lineage: lineage(),
-    };
+    let triplet =
+        Triplet { anchor: anchor.clone(), positive: positive.clone(), negative: negative.clone(), lineage: lineage() };
     let formatted = format(&[], vec![Example::Triplet(triplet)]).unwrap();
     let expected = TripletRecord { anchor, positive, negative };
     assert_eq!(formatted, [Formatted::Ready(TrainingRecord::Triplet(expected))]);
@@ -86,7 +79,9 @@ fn one_result_per_example_in_order_and_an_empty_answer_is_left_out() {
     let formatted = format(&[], examples).unwrap();
     assert_eq!(formatted.len(), 3);
     assert_eq!(formatted[1], Formatted::Skipped("empty output".into()));
-    assert!(matches!(&formatted[2], Formatted::Ready(TrainingRecord::Text(record)) if record.text.ends_with("c\n### Response:\n3")));
+    assert!(
+        matches!(&formatted[2], Formatted::Ready(TrainingRecord::Text(record)) if record.text.ends_with("c\n### Response:\n3"))
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod records;
 
 pub use plugin_settings::Settings;
-pub use records::{alpaca_prompt, alpaca_preference, format_each};
+pub use records::{alpaca_preference, alpaca_prompt, format_each};
 
 /// Generated from `wit/formatter.wit`.
 #[allow(missing_docs, unreachable_pub)]
@@ -25,8 +25,6 @@ pub use bindings::tunesmith::plugin::types;
 #[macro_export]
 macro_rules! export {
     ($plugin:ident) => {
-        // Only there: elsewhere, where the tests run, names such as `...@0.1.0#format` upset linkers.
-        #[cfg(target_family = "wasm")]
         $crate::bindings::export_formatter!($plugin with_types_in $crate::bindings);
     };
 }

@@ -20,8 +20,6 @@ impl Guest for ThresholdPolicy {
     }
 }
 
-// Only there: elsewhere, where the tests run, names such as `...@0.1.0#decide` upset linkers.
-#[cfg(target_family = "wasm")]
 bindings::export!(ThresholdPolicy with_types_in bindings);
 
 #[cfg(test)]

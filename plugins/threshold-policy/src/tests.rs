@@ -59,8 +59,7 @@ fn confidence_grows_to_one_at_twice_the_threshold() {
 fn insufficiency_names_each_shortfall_in_the_known_words() {
     let lack = lack(llm(49, 15));
     let (pairs, approved) = (ExampleKind::PreferencePair, ExampleKind::ApprovedExample);
-    let shortfalls =
-        [Shortfall { kind: pairs, have: 15, need: 20 }, Shortfall { kind: approved, have: 49, need: 50 }];
+    let shortfalls = [Shortfall { kind: pairs, have: 15, need: 20 }, Shortfall { kind: approved, have: 49, need: 50 }];
     assert_eq!(lack.shortfalls, shortfalls);
     assert_eq!(
         lack.reason,
