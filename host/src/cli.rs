@@ -1,14 +1,15 @@
 //! The command line: types and help text, nothing else.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::Options;
 
 /// Turns the telemetry of LLM agents into LoRA adapters, on the machine where the agents run.
 #[derive(Debug, Parser)]
-#[command(name = "tunesmith", version, max_term_width = 110, after_help = EXAMPLES)]
+#[command(name = "tunesmith", bin_name = "tunesmith", version, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -25,17 +26,30 @@ Examples:
   tunesmith finetune --agent-type routing --base-model models/SmolLM2-135M
   tunesmith finetune --config examples/quickstart/tunesmith.toml
 
-Settings come from flags, then TUNESMITH_* variables, then tunesmith.toml, then defaults.
+Settings come from flags, then the environment, then tunesmith.toml, then defaults.
+In the environment, --learning-rate is TUNESMITH_LEARNING_RATE, and so for every setting.
 Exit codes: 0 done, 1 the input or the machine is at fault, 2 tunesmith is.";
+
+impl Cli {
+    /// Parses a command line, the program's name first.
+    ///
+    /// # Errors
+    /// Clap's: a mistake, or a text that was asked for, such as the help.
+    pub fn parse_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        // A line of help for each variable would double it, and says only what the note at its end says once.
+        let command = Self::command().mut_subcommands(|command| command.mut_args(|arg| arg.hide_env(true)));
+        Self::from_arg_matches(&command.try_get_matches_from(args)?)
+    }
+}
 
 /// Flags of every command.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OutputArgs {
     /// Print the result as JSON on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
     /// Log more; twice for debugging (RUST_LOG wins)
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
 }
 

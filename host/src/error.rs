@@ -63,8 +63,8 @@ pub enum HostError {
          {approved} approved examples"
     )]
     MethodNotInThisBuild {
-        /// `DPO` or `triplet`.
-        method: &'static str,
+        /// `DPO` or `TRIPLET`.
+        method: String,
         /// The policy's reason.
         reason: String,
         /// Approved examples that SFT would train on.

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 use trainer_cuda::trainer::Evaluation;
 
 use crate::dataset::SkipTable;
-use crate::plugins::bindings::selection_policy::{DatasetStatistics, TrainingChoice};
+use crate::plugins::bindings::selection_policy::{self, DatasetStatistics, TrainingChoice};
+use crate::plugins::bindings::types::{ExampleKind, TrainingMethod};
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -20,10 +21,8 @@ pub struct RunReport {
     pub project: String,
     /// The agent.
     pub agent_type: String,
-    /// `sft`.
-    pub method: &'static str,
-    /// Why that method.
-    pub choice: TrainingChoice,
+    /// What was trained, and why.
+    pub decision: Decision,
     /// What was trained.
     pub base_model: PathBuf,
     /// False where every weight was trained.
@@ -52,6 +51,30 @@ pub struct RunReport {
     pub tokens_per_second: f64,
     /// The most memory held at once.
     pub peak_rss_bytes: u64,
+}
+
+/// What the data is good for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// `sft`, `dpo` or `triplet`; none where more data is needed.
+    pub method: Option<&'static str>,
+    /// 0 to 1.
+    pub confidence: Option<f64>,
+    /// The policy's words.
+    pub reason: String,
+    /// What is short, any one of which would do.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// How far a kind of example is from its threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shortfall {
+    /// `approved_examples`, `preference_pairs` or `triplets`.
+    pub kind: &'static str,
+    /// How many there are.
+    pub have: u32,
+    /// How many it takes.
+    pub need: u32,
 }
 
 /// Examples that could train: distinct, less those that would be held out.
@@ -117,6 +140,56 @@ impl Timings {
     }
 }
 
+/// The word for a method in names and reports.
+pub fn method_name(method: TrainingMethod) -> &'static str {
+    match method {
+        TrainingMethod::Sft => "sft",
+        TrainingMethod::Dpo => "dpo",
+        TrainingMethod::Triplet => "triplet",
+    }
+}
+
+impl From<TrainingChoice> for Decision {
+    fn from(choice: TrainingChoice) -> Self {
+        let TrainingChoice { method, confidence, reason } = choice;
+        Self { method: Some(method_name(method)), confidence: Some(confidence), reason, shortfalls: Vec::new() }
+    }
+}
+
+impl From<selection_policy::Decision> for Decision {
+    fn from(decision: selection_policy::Decision) -> Self {
+        match decision {
+            selection_policy::Decision::Train(choice) => choice.into(),
+            selection_policy::Decision::Insufficient(short) => Self {
+                method: None,
+                confidence: None,
+                reason: short.reason,
+                shortfalls: short.shortfalls.iter().map(Shortfall::from).collect(),
+            },
+        }
+    }
+}
+
+impl From<&selection_policy::Shortfall> for Shortfall {
+    fn from(shortfall: &selection_policy::Shortfall) -> Self {
+        let kind = match shortfall.kind {
+            ExampleKind::ApprovedExample => "approved_examples",
+            ExampleKind::PreferencePair => "preference_pairs",
+            ExampleKind::Triplet => "triplets",
+        };
+        Self { kind, have: shortfall.have, need: shortfall.need }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.method {
+            Some(method) => write!(f, "{method} ({})", self.reason),
+            None => write!(f, "not enough to train ({})", self.reason),
+        }
+    }
+}
+
 impl From<&DatasetStatistics> for ExampleCounts {
     fn from(statistics: &DatasetStatistics) -> Self {
         let DatasetStatistics { approved_examples, preference_pairs, triplets, .. } = *statistics;
@@ -126,12 +199,12 @@ impl From<&DatasetStatistics> for ExampleCounts {
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", skip_table(&self.skipped))?;
+        writeln!(f, "{}\n", skip_table(&self.skipped))?;
         let mut table = table();
         let mut row = |name: &str, value: String| {
             table.add_row([name.to_owned(), value]);
         };
-        row("method", format!("{} ({})", self.method, self.choice.reason));
+        row("method", self.decision.to_string());
         row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
         row("device", self.device.clone());
         row(
@@ -151,29 +224,32 @@ impl fmt::Display for RunReport {
         );
         row("whole run", format!("{:.1} s, peak memory {} MiB", self.timings.total_s, self.peak_rss_bytes >> 20));
         row("adapter", self.adapter_path.display().to_string());
-        writeln!(f, "{table}")?;
+        writeln!(f, "{table}\n")?;
         match &self.held_out {
-            Some(held_out) => write!(f, "{}\n{}", scores(held_out), held_out.verdict()),
+            Some(held_out) => write!(f, "{}\n\n{}", scores(held_out), held_out.verdict()),
             None => write!(f, "adapter was not compared with base: too few examples to hold any out"),
         }
     }
 }
 
 /// Reason and count of what was left out.
-pub fn skip_table(skipped: &SkipTable) -> Table {
+pub fn skip_table(skipped: &SkipTable) -> String {
+    if skipped.total() == 0 {
+        return " nothing was left out".to_owned();
+    }
     let mut table = table();
     table.set_header(["left out", "count"]);
     for (reason, count) in skipped.rows() {
         table.add_row([reason.to_owned(), count.to_string()]);
     }
     align_right(&mut table, &[1]);
-    table
+    table.to_string()
 }
 
-/// A plain table: no frame, so that a terminal of any width and a pipe show the same.
+/// A table without a frame; on a terminal it fits the width, into a pipe its lines stay whole.
 pub fn table() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 

@@ -1,8 +1,9 @@
 //! The only writer of run outputs. A run's folder is whole or absent: it is filled under a temporary name in the
 //! folder of all runs, flushed to disk, and renamed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -28,6 +29,7 @@ impl RunDir {
         fs::create_dir_all(output_dir).map_err(HostError::io("create", output_dir))?;
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}.unfinished-"))
+            .permissions(Permissions::from_mode(0o777)) // less the umask: who may read adapters is its user's choice
             .tempdir_in(output_dir)
             .map_err(HostError::io("create a folder in", output_dir))?;
         Ok(Self { temporary, output_dir: output_dir.to_owned(), name })
@@ -72,9 +74,6 @@ impl RunDir {
     /// [`HostError::Io`]; nothing is left behind then.
     pub fn commit(self) -> Result<PathBuf, HostError> {
         flush(self.path()).map_err(HostError::io("flush", self.path()))?;
-        // The temporary name was readable by us only; an adapter is for whoever serves it.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(self.path(), mode).map_err(HostError::io("open up", self.path()))?;
         for n in 1u32.. {
             let name = if n == 1 { self.name.clone() } else { format!("{}_{n}", self.name) };
             let path = self.output_dir.join(name);
@@ -104,21 +103,27 @@ impl RunDir {
 /// [`HostError::Io`].
 pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), HostError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+    let temporary = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+    let written = temporary.and_then(|mut file| {
         write(&mut file)?;
         file.as_file().sync_all()?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
         file.persist(path).map_err(|error| error.error)
     });
     written.map(drop).map_err(HostError::io("write", path))
 }
 
-/// Files first, then the folder that lists them.
+/// Files first, then the folder that lists them. Writers differ in who may read what they write: a file gets the
+/// rights of its folder.
 fn flush(dir: &Path) -> io::Result<()> {
+    let mode = fs::metadata(dir)?.permissions().mode() & 0o666;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { flush(&entry.path())? } else { flush_one(&entry.path())? }
+        if entry.file_type()?.is_dir() {
+            flush(&entry.path())?;
+        } else {
+            fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
+            flush_one(&entry.path())?;
+        }
     }
     flush_one(dir)
 }
@@ -153,6 +158,31 @@ mod tests {
         assert_eq!(path, output_dir.join("sft_routing_20251124_143052"));
         assert_eq!(names(&output_dir), ["sft_routing_20251124_143052"]);
         assert_eq!(fs::read_to_string(path.join("run.json")).unwrap(), "{\n  \"b\": 1,\n  \"a\": 2\n}\n");
+    }
+
+    #[test]
+    fn every_file_of_a_run_has_the_rights_of_its_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        run.write("adapter_model.safetensors", "x").unwrap();
+        fs::set_permissions(run.path().join("adapter_model.safetensors"), Permissions::from_mode(0o600)).unwrap();
+        let path = run.commit().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path.join("adapter_model.safetensors")), mode(&path) & 0o666);
+    }
+
+    #[test]
+    fn a_file_that_is_written_whole_keeps_its_old_contents_on_failure() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("records.jsonl");
+        write_whole(&path, |file| file.write_all(b"old")).unwrap();
+        let error = write_whole(&path, |file| {
+            file.write_all(b"new, but")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert_eq!(error.unwrap_err().describe(), format!("cannot write `{}`: disk full", path.display()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(names(root.path()), ["records.jsonl"]);
     }
 
     #[test]

@@ -7,9 +7,8 @@ use crate::config::RunConfig;
 use crate::dataset::SkipTable;
 use crate::error::HostError;
 use crate::pipeline::{self, RunPlugins};
-use crate::plugins::bindings::selection_policy::Decision;
 use crate::progress::Progress;
-use crate::report::{self, ExampleCounts};
+use crate::report::{self, Decision, ExampleCounts};
 
 #[derive(Serialize)]
 struct Analysis {
@@ -34,7 +33,7 @@ pub(super) fn run(config: &RunConfig, progress: &Progress) -> Result<Answer, Hos
         spans: collected.spans,
         examples: (&statistics).into(),
         skipped: collected.skipped,
-        decision,
+        decision: decision.into(),
     };
     Ok(Answer::new(text(&analysis), &analysis))
 }
@@ -45,17 +44,9 @@ fn text(analysis: &Analysis) -> String {
     table.add_row(["approved examples".to_owned(), analysis.examples.approved_examples.to_string()]);
     table.add_row(["preference pairs".to_owned(), analysis.examples.preference_pairs.to_string()]);
     table.add_row(["triplets".to_owned(), analysis.examples.triplets.to_string()]);
-    let decision = match &analysis.decision {
-        Decision::Train(choice) => format!(
-            "method: {} (confidence {:.2}): {}",
-            pipeline::method_name(choice.method),
-            choice.confidence,
-            choice.reason
-        ),
-        Decision::Insufficient(short) => format!("not enough to train: {}", short.reason),
-    };
     format!(
-        "{}\n\nto train, after the held-out set is taken out:\n{table}\n\n{decision}",
-        report::skip_table(&analysis.skipped)
+        "{}\n\nto train, after the held-out set is taken out:\n{table}\n\n{}",
+        report::skip_table(&analysis.skipped),
+        analysis.decision
     )
 }

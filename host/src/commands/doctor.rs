@@ -9,7 +9,7 @@ use trainer_cuda::formats::BaseModel;
 
 use super::Answer;
 use crate::cli::RunArgs;
-use crate::config::{self, RunConfig};
+use crate::config::{self, ConfigError, RunConfig};
 use crate::error::HostError;
 use crate::plugins::{Extractor, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, Policy};
 use crate::report;
@@ -44,6 +44,10 @@ pub(super) fn run(args: RunArgs) -> Result<Answer, HostError> {
             findings.push(ok("configuration", configuration));
             findings.extend([plugins(&config), model(&config), store(&config), output_dir(&config)]);
         }
+        Err(error @ ConfigError::Missing { .. }) => {
+            let remedy = format!("to have the model, the plugins and the store of a run looked at: {error}");
+            findings.push(note("configuration", configuration, remedy));
+        }
         Err(error) => findings.push(lack("configuration", configuration, error.to_string())),
     }
     let lacks = findings.iter().filter(|finding| finding.status == Status::Lack).count();
@@ -60,8 +64,8 @@ pub(super) fn run(args: RunArgs) -> Result<Answer, HostError> {
         }
     }
     let end = match lacks {
-        0 => "everything that a run needs is here".to_owned(),
-        n => format!("{n} things that a run needs are not here"),
+        0 => "nothing that was looked at is lacking".to_owned(),
+        n => format!("lacking: {n}; a run needs all of them"),
     };
     let exit_code = u8::from(lacks > 0);
     Ok(Answer { exit_code, ..Answer::new(format!("{table}\n\n{end}"), &findings) })

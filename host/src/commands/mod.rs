@@ -12,7 +12,6 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::Parser;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -43,7 +42,7 @@ impl Answer {
 ///
 /// Exit codes: 0 done, 1 the input or the machine is at fault, 2 Tunesmith is.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::parse_from_args(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // nowhere left to complain
@@ -90,7 +89,11 @@ fn run_config(args: RunArgs) -> Result<RunConfig, HostError> {
 }
 
 fn print(answer: &Answer, output: OutputArgs) -> ExitCode {
-    let text = if output.json { format!("{:#}", answer.json) } else { answer.text.clone() };
+    let text = match output.json {
+        true => format!("{:#}", answer.json),
+        // Tables fill their last column with blanks.
+        false => answer.text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n"),
+    };
     let written = if answer.aside { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
     match written {
         // A reader that has seen enough, such as `head`, is no failure.

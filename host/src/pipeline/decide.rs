@@ -6,8 +6,9 @@ use crate::error::HostError;
 use crate::plugins::Policy;
 use crate::plugins::bindings::selection_policy::{DatasetStatistics, Decision, TrainingChoice};
 use crate::plugins::bindings::types::{ExampleKind, TrainingMethod};
+use crate::report;
 
-use super::{Collected, method_name};
+use super::Collected;
 
 /// Asks the policy what the data is good for; with `method = "sft"` the threshold of SFT alone decides.
 ///
@@ -32,7 +33,7 @@ pub fn choose_method(
     match choice.method {
         TrainingMethod::Sft => Ok(choice),
         other => Err(HostError::MethodNotInThisBuild {
-            method: if other == TrainingMethod::Dpo { "DPO" } else { method_name(other) },
+            method: report::method_name(other).to_uppercase(),
             reason: choice.reason,
             approved: statistics.approved_examples as usize,
         }),

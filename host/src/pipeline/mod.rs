@@ -21,7 +21,6 @@ use trainer_cuda::formats::BaseModel;
 use crate::config::RunConfig;
 use crate::dataset;
 use crate::error::HostError;
-use crate::plugins::bindings::types::TrainingMethod;
 use crate::progress::Progress;
 use crate::report::{HeldOutComparison, RunReport, Timings};
 use crate::run_dir::RunDir;
@@ -66,8 +65,7 @@ pub fn finetune(config: &RunConfig, progress: &Progress) -> Result<RunReport, Ho
         tenant_id: config.tenant_id.clone(),
         project: collected.project.clone(),
         agent_type: config.agent_type.clone(),
-        method: method_name(TrainingMethod::Sft),
-        choice,
+        decision: choice.into(),
         base_model: config.base_model.clone(),
         lora: config.training.use_lora,
         device: train::device(&trainer),
@@ -92,15 +90,6 @@ pub fn finetune(config: &RunConfig, progress: &Progress) -> Result<RunReport, Ho
     )?;
     report.adapter_path = run_dir.commit()?;
     Ok(report)
-}
-
-/// The word for a method in names and reports.
-pub fn method_name(method: TrainingMethod) -> &'static str {
-    match method {
-        TrainingMethod::Sft => "sft",
-        TrainingMethod::Dpo => "dpo",
-        TrainingMethod::Triplet => "triplet",
-    }
 }
 
 /// The most memory that this process held at once.

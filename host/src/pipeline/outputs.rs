@@ -96,14 +96,13 @@ fn model_card(report: &RunReport) -> String {
     };
     format!(
         "---\nlibrary_name: {library}\nbase_model: {base}\npipeline_tag: text-generation\n---\n\n\
-         # {agent}, {method}\n\n\
-         {what} for the `{agent}` agent, trained by Tunesmith from the approved traces of project `{project}`.\n\n\
+         # {agent}\n\n\
+         {what} for the `{agent}` agent, trained by Tunesmith (supervised fine-tuning) on the approved traces of project `{project}`.\n\n\
          {n_train} examples trained it; these are its scores on {n_held_out} others, which share no input, trace or session \
          with them:\n\n{scores}\n\n\
          `run.json` names the spans behind every example, the plugins, the configuration and the base's digest; \
          `metrics.jsonl` has every step.\n\n## Use\n\n```python\n{load}\n```\n",
         agent = report.agent_type,
-        method = report.method.to_uppercase(),
         project = report.project,
         n_train = report.n_train,
         n_held_out = report.n_held_out,

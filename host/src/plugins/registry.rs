@@ -163,3 +163,51 @@ fn from_file(path: &Path, kind: PluginKind) -> Result<PluginPackage, PluginError
         wasm: Cow::Owned(wasm),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_components_are_those_of_the_lock_file() {
+        let lock: toml::Table = toml::from_str(include_str!("../../../plugins/dist/plugins.lock")).unwrap();
+        let locked = lock["plugins"].as_table().unwrap();
+        let packages = PluginPackage::all_built_in().unwrap();
+        assert_eq!(packages.len(), locked.len());
+        for package in packages {
+            let name = &package.manifest.name;
+            assert_eq!(locked[name]["sha256"].as_str(), Some(package.digest.as_str()), "{name}");
+            assert_eq!(package.origin, PluginRef::BuiltIn(name.clone()));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_built_in_lists_those_that_are() {
+        let reference = PluginRef::parse("alpaka-formatter");
+        let error = PluginPackage::find(&reference, PluginKind::Formatter, None).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "no built-in formatter is called `alpaka-formatter`; built in: `alpaca-formatter`, \
+             `prompt-completion-formatter`, `chat-formatter`; a plugin of your own is named by the path of its `.wasm` file"
+        );
+    }
+
+    #[test]
+    fn a_built_in_plugin_of_another_kind_is_refused() {
+        let error =
+            PluginPackage::find(&PluginRef::parse("threshold-policy"), PluginKind::Formatter, None).err().unwrap();
+        assert!(error.to_string().contains("its manifest says policy"), "{error}");
+    }
+
+    #[test]
+    fn a_path_is_read_with_the_manifest_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let wasm = root.path().join("mine.wasm");
+        let find = || PluginPackage::find(&PluginRef::File(wasm.clone()), PluginKind::Formatter, Some("routing"));
+        assert!(matches!(find(), Err(PluginError::Read { path, .. }) if path == wasm));
+        std::fs::write(&wasm, "x").unwrap();
+        assert_eq!(find().unwrap().manifest.name, "mine");
+        std::fs::write(root.path().join("plugin.toml"), "name = 3").unwrap();
+        assert!(matches!(find(), Err(PluginError::Manifest { .. })));
+    }
+}
