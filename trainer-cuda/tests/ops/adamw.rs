@@ -51,10 +51,8 @@ fn a_step_updates_every_tensor_and_nothing_behind_it() {
     let tensors: Vec<_> =
         shapes.iter().map(|(rows, cols)| (random.values(rows * cols), random.values(rows * cols))).collect();
     for result in on_every_device(|cpu| {
-        let build = |(&(rows, cols), (w, grad)): (&(usize, usize), &(Vec<f32>, Vec<f32>))| {
-            trainable(cpu, w, rows, cols, grad.clone())
-        };
-        let mut trainables: Vec<_> = shapes.iter().zip(&tensors).map(build).collect();
+        let build = |((rows, cols), (w, grad)): (_, &(Vec<f32>, _))| trainable(cpu, w, rows, cols, Vec::clone(grad));
+        let mut trainables: Vec<_> = shapes.into_iter().zip(&tensors).map(build).collect();
         cpu.adamw_step(&mut trainables, STEP);
         let results = trainables.into_iter().zip(shapes).flat_map(|(t, (rows, cols))| {
             let n = rows * cols;

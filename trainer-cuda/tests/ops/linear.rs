@@ -5,9 +5,17 @@ use trainer_cuda::device::Device;
 use crate::support::{Random, UNIT, assert_near, gradient, on_every_device, output, sum, take, weight, wide};
 
 /// Tokens, out, in: single elements, shapes that no tile divides, several K blocks (in > 512), more rows than are
-/// packed at a time (2048), whole tiles.
-const SHAPES: [[usize; 3]; 7] =
-    [[1, 1, 1], [123, 515, 77], [7, 49, 1100], [2100, 3, 5], [48, 96, 64], [1, 130, 600], [61, 17, 513]];
+/// packed at a time (2048), whole tiles, a thin product whose rows are split over threads.
+const SHAPES: [[usize; 3]; 8] = [
+    [1, 1, 1],
+    [123, 515, 77],
+    [7, 49, 1100],
+    [2100, 3, 5],
+    [48, 96, 64],
+    [1, 130, 600],
+    [61, 17, 513],
+    [1000, 8, 576],
+];
 
 /// `[m, k] x [k, n]` from element functions, and the same with absolute values: what rounding errors scale with.
 pub(crate) fn product(
