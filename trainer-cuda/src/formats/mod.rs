@@ -144,6 +144,14 @@ fn unsupported(path: &Path, what: impl Into<String>) -> TrainerError {
     TrainerError::Unsupported { path: path.to_owned(), what: what.into() }
 }
 
+/// Each key-value head serves the same number of attention heads.
+fn check_heads(heads: usize, kv_heads: usize, path: &Path) -> Result<()> {
+    if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(corrupt(path, format!("{heads} attention heads cannot share {kv_heads} key-value heads")));
+    }
+    Ok(())
+}
+
 fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
