@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod gguf;
 mod gguf_blocks;
+mod gguf_header;
 mod gguf_llama;
 mod gguf_tokenizer;
 mod hf_config;
