@@ -1,5 +1,15 @@
-//! Tunesmith: telemetry of LLM agents in, LoRA adapters out.
+//! Tunesmith: telemetry of LLM agents in, LoRA adapters out. [`pipeline::finetune`] is the whole run.
 
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod dataset;
+pub mod error;
+pub mod pipeline;
 pub mod plugins;
+pub mod progress;
+pub mod report;
+pub mod run_dir;
 pub mod telemetry;
+
+pub use error::HostError;

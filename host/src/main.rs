@@ -1,2 +1,7 @@
-//! The `tunesmith` binary.
-fn main() {}
+//! The `tunesmith` binary: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tunesmith::commands::main(std::env::args_os())
+}

@@ -1,3 +1,64 @@
 //! The plugin host: components in, typed calls out.
+//!
+//! A plugin is a WebAssembly component without imports. [`PluginPackage`] is its bytes and manifest, [`PluginEngine`]
+//! compiles and runs it within [`Limits`], and [`Extractor`], [`Formatter`] and [`Policy`] are the three kinds, each
+//! with its output checked against the contract that its WIT file states.
 
 pub mod bindings;
+mod cache;
+mod engine;
+mod error;
+mod extractor;
+mod formatter;
+mod limits;
+mod manifest;
+mod policy;
+mod registry;
+
+pub use engine::PluginEngine;
+pub use error::{CallSite, Fault, PluginError};
+pub use extractor::Extractor;
+pub use formatter::Formatter;
+pub use limits::Limits;
+pub use manifest::{PluginKind, PluginManifest, WIT_VERSION};
+pub use policy::Policy;
+pub use registry::{PluginPackage, PluginRef};
+
+/// What `run.json` and `plugins list` say of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PluginIdentity {
+    /// From the manifest.
+    pub name: String,
+    /// From the manifest.
+    pub version: String,
+    /// From the manifest.
+    pub kind: PluginKind,
+    /// `built-in`, or the path of the component.
+    pub origin: String,
+    /// Lower-case hex SHA-256 of the component.
+    pub sha256: String,
+}
+
+impl From<&PluginPackage> for PluginIdentity {
+    fn from(package: &PluginPackage) -> Self {
+        Self {
+            name: package.manifest.name.clone(),
+            version: package.manifest.version.clone(),
+            kind: package.manifest.kind,
+            origin: match &package.origin {
+                PluginRef::BuiltIn(_) => "built-in".to_owned(),
+                PluginRef::File(path) => path.display().to_string(),
+            },
+            sha256: package.digest.clone(),
+        }
+    }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn invalid(site: CallSite, what: String) -> PluginError {
+    PluginError::Call { site, fault: Fault::InvalidOutput { what } }
+}

@@ -1,0 +1,132 @@
+//! The command line: types and help text, nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Options;
+
+/// Turns the telemetry of LLM agents into LoRA adapters, on the machine where the agents run.
+#[derive(Debug, Parser)]
+#[command(name = "tunesmith", version, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    /// How to tell about it.
+    pub output: OutputArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tunesmith import traces.jsonl
+  tunesmith analyze --agent-type routing
+  tunesmith finetune --agent-type routing --base-model models/SmolLM2-135M
+  tunesmith finetune --config examples/quickstart/tunesmith.toml
+
+Settings come from flags, then TUNESMITH_* variables, then tunesmith.toml, then defaults.
+Exit codes: 0 done, 1 the input or the machine is at fault, 2 tunesmith is.";
+
+/// Flags of every command.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// Print the result as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more; twice for debugging (RUST_LOG wins)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train an adapter on approved traces and compare it with its base on held-out ones
+    #[command(after_help = "\
+Examples:
+  tunesmith finetune --agent-type routing --base-model models/SmolLM2-135M --epochs 5
+  tunesmith finetune --config tenants/acme.toml --method sft --json")]
+    Finetune(RunArgs),
+    /// Write the training records that a run would use, one JSON object a line, with their lineage
+    #[command(after_help = "\
+Examples:
+  tunesmith extract --agent-type routing > records.jsonl
+  tunesmith extract --agent-type routing --formatter plugins/mine.wasm --output records.jsonl")]
+    Extract(ExtractArgs),
+    /// Say what the data is good for: counts, what is left out and why, and the policy's decision
+    #[command(after_help = "Example:\n  tunesmith analyze --agent-type routing --json")]
+    Analyze(RunArgs),
+    /// Fill the telemetry store from exports (JSON lines or OTLP-JSON); repeating it changes nothing
+    #[command(after_help = "Example:\n  tunesmith import traces.jsonl annotations.jsonl --project acme-prod")]
+    Import(ImportArgs),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
+    /// Check this machine: GPU, processor, memory, plugins, model, store, with what to do about each lack
+    #[command(after_help = "Example:\n  tunesmith doctor --base-model models/SmolLM2-135M")]
+    Doctor(RunArgs),
+}
+
+/// A run's configuration file and settings.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file [default: tunesmith.toml, where it is there]
+    #[arg(long, short, env = "TUNESMITH_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Settings, over those of the file.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Arguments of `extract`.
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// Configuration and settings.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// File to write [default: standard output]
+    #[arg(long, short, value_name = "FILE", required_if_eq("json", "true"))]
+    pub output: Option<PathBuf>,
+    /// Which examples to format
+    #[arg(long, value_enum, default_value_t = ExampleChoice::Approved)]
+    pub kind: ExampleChoice,
+}
+
+/// Which examples `extract` formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExampleChoice {
+    /// For SFT
+    Approved,
+    /// For DPO
+    Pairs,
+    /// For embedding models
+    Triplets,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Exports to read
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Project of the spans [default: what the file says, else `default`]
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+    /// The telemetry store [default: $XDG_DATA_HOME/tunesmith/<tenant>/telemetry.sqlite]
+    #[arg(long, env = "TUNESMITH_STORE", value_name = "FILE")]
+    pub store: Option<PathBuf>,
+    /// Whose data this is [default: default]
+    #[arg(long, env = "TUNESMITH_TENANT_ID", value_name = "ID")]
+    pub tenant_id: Option<String>,
+    /// Configuration file [default: tunesmith.toml, where it is there]
+    #[arg(long, short, env = "TUNESMITH_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Subcommands of `plugins`.
+#[derive(Debug, Subcommand)]
+pub enum PluginsCommand {
+    /// List the built-in plugins
+    List,
+}

@@ -1,0 +1,252 @@
+//! `tunesmith doctor`: what is here, and what to do about what is not.
+
+use std::path::Path;
+
+use serde::Serialize;
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::Device;
+use trainer_cuda::formats::BaseModel;
+
+use super::Answer;
+use crate::cli::RunArgs;
+use crate::config::{self, RunConfig};
+use crate::error::HostError;
+use crate::plugins::{Extractor, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, Policy};
+use crate::report;
+use crate::telemetry::TelemetryStore;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    /// Runs work without it.
+    Note,
+    /// Runs fail without it.
+    Lack,
+}
+
+/// One line of the examination.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    status: Status,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+pub(super) fn run(args: RunArgs) -> Result<Answer, HostError> {
+    let (options, file) = config::load(args.config.as_deref(), &args.options)?;
+    let mut findings = vec![gpu(Path::new("/")), processor(), memory(), plugin_runtime()];
+    let configuration = file.map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
+    match RunConfig::new(options) {
+        Ok(config) => {
+            findings.push(ok("configuration", configuration));
+            findings.extend([plugins(&config), model(&config), store(&config), output_dir(&config)]);
+        }
+        Err(error) => findings.push(lack("configuration", configuration, error.to_string())),
+    }
+    let lacks = findings.iter().filter(|finding| finding.status == Status::Lack).count();
+    let mut table = report::table();
+    for finding in &findings {
+        let mark = match finding.status {
+            Status::Ok => "ok",
+            Status::Note => "note",
+            Status::Lack => "LACK",
+        };
+        table.add_row([mark, finding.what, &finding.found]);
+        if let Some(remedy) = &finding.remedy {
+            table.add_row(["", "", &format!("-> {remedy}")]);
+        }
+    }
+    let end = match lacks {
+        0 => "everything that a run needs is here".to_owned(),
+        n => format!("{n} things that a run needs are not here"),
+    };
+    let exit_code = u8::from(lacks > 0);
+    Ok(Answer { exit_code, ..Answer::new(format!("{table}\n\n{end}"), &findings) })
+}
+
+fn ok(what: &'static str, found: impl Into<String>) -> Finding {
+    Finding { what, status: Status::Ok, found: found.into(), remedy: None }
+}
+
+fn note(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { what, status: Status::Note, found: found.into(), remedy: Some(remedy.into()) }
+}
+
+fn lack(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { what, status: Status::Lack, found: found.into(), remedy: Some(remedy.into()) }
+}
+
+/// Looks at what the driver leaves in the file system, without loading it: a broken driver must not break the doctor.
+fn gpu(root: &Path) -> Finding {
+    let there = |path: &str| root.join(path).exists();
+    let driver = std::fs::read_to_string(root.join("proc/driver/nvidia/version")).ok();
+    let driver = driver.as_deref().and_then(|text| text.lines().next()).and_then(driver_version);
+    let device = there("dev/nvidia0") || there("dev/nvhost-gpu");
+    let library = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "usr/lib/wsl/lib"]
+        .iter()
+        .any(|folder| there(&format!("{folder}/libcuda.so.1")));
+    let cpu = "this build trains on the processor either way";
+    match (device, driver, library) {
+        (true, Some(version), true) => ok("GPU", format!("NVIDIA driver {version}; {cpu}")),
+        (true, _, true) => ok("GPU", format!("NVIDIA device and libcuda.so.1; {cpu}")),
+        (true, _, false) => {
+            note("GPU", format!("NVIDIA device, but no libcuda.so.1; {cpu}"), "install the driver's CUDA library")
+        }
+        (false, Some(version), _) => note(
+            "GPU",
+            format!("NVIDIA driver {version}, but no device file; {cpu}"),
+            "in a container, pass the GPU in (`--gpus all`)",
+        ),
+        (false, None, true) => {
+            note("GPU", format!("libcuda.so.1, but no device; {cpu}"), "load the `nvidia` kernel module")
+        }
+        (false, None, false) => note(
+            "GPU",
+            format!("none; {cpu}"),
+            "for models over some hundred million weights, use a machine with an NVIDIA GPU",
+        ),
+    }
+}
+
+/// The version in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 ...`.
+fn driver_version(line: &str) -> Option<String> {
+    let is_version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    line.split_whitespace().find(is_version).map(str::to_owned)
+}
+
+fn processor() -> Finding {
+    let device = Cpu::new(None).describe();
+    match std::thread::available_parallelism() {
+        Ok(threads) if threads.get() > 1 => ok("processor", device),
+        _ => note("processor", device, "training uses every core it may: allow this process more than one"),
+    }
+}
+
+fn memory() -> Finding {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    match kib {
+        None => note("memory", "unknown", "`/proc/meminfo` cannot be read"),
+        Some(kib) if kib < 1 << 20 => {
+            note("memory", format!("{} MiB free", kib >> 10), "free some: a small model wants 1 GiB")
+        }
+        Some(kib) => ok("memory", format!("{} MiB free", kib >> 10)),
+    }
+}
+
+fn plugin_runtime() -> Finding {
+    let load_all = || -> Result<String, PluginError> {
+        let engine = PluginEngine::new(Limits::default())?;
+        let packages = PluginPackage::all_built_in()?;
+        for package in &packages {
+            match package.manifest.kind {
+                PluginKind::Extractor => drop(Extractor::load(&engine, package)?),
+                PluginKind::Formatter => drop(Formatter::load(&engine, package)?),
+                PluginKind::Policy => drop(Policy::load(&engine, package)?),
+            }
+        }
+        Ok(format!("{} built in; {}", packages.len(), engine.describe()))
+    };
+    load_all().map_or_else(|error| lack("plugins", "do not load", error.to_string()), |found| ok("plugins", found))
+}
+
+fn plugins(config: &RunConfig) -> Finding {
+    match crate::pipeline::RunPlugins::load(config) {
+        Ok(plugins) => {
+            let names = plugins.identities().map(|identity| format!("{} {}", identity.name, identity.version));
+            ok("this run's plugins", names.join(", "))
+        }
+        Err(error) => lack("this run's plugins", "do not load", error.to_string()),
+    }
+}
+
+fn model(config: &RunConfig) -> Finding {
+    match BaseModel::open(&config.base_model) {
+        Ok(base) => {
+            let of = &base.config;
+            let found = format!(
+                "{}: {}, {} layers of {}, vocabulary {}",
+                config.base_model.display(),
+                of.architecture,
+                of.num_hidden_layers,
+                of.hidden_size,
+                of.vocab_size
+            );
+            ok("base model", found)
+        }
+        Err(error) => lack("base model", "does not open", HostError::from(error).describe()),
+    }
+}
+
+fn store(config: &RunConfig) -> Finding {
+    let path = &config.telemetry.store;
+    if !path.exists() && !config.telemetry.imports.is_empty() {
+        return ok(
+            "telemetry store",
+            format!("{}: will be made from {} imports", path.display(), config.telemetry.imports.len()),
+        );
+    }
+    match TelemetryStore::open(path).and_then(|store| store.projects()) {
+        Ok(projects) => {
+            let projects: Vec<_> =
+                projects.iter().map(|project| format!("{} ({} spans)", project.name, project.spans)).collect();
+            ok("telemetry store", format!("{}: {}", path.display(), projects.join(", ")))
+        }
+        Err(error) => lack("telemetry store", "does not open", HostError::from(error).describe()),
+    }
+}
+
+fn output_dir(config: &RunConfig) -> Finding {
+    let path = &config.output_dir;
+    let existing = path.ancestors().find(|folder| folder.is_dir()).filter(|folder| !folder.as_os_str().is_empty());
+    match tempfile::tempfile_in(existing.unwrap_or(Path::new("."))) {
+        Ok(_) => ok("output folder", path.display().to_string()),
+        Err(error) => lack(
+            "output folder",
+            format!("{} cannot be written: {error}", path.display()),
+            "name another with `--output-dir`",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file system with these files.
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_gpu_is_found_by_device_driver_and_library() {
+        let version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\nGCC version: 12\n";
+        let library = ("usr/lib/x86_64-linux-gnu/libcuda.so.1", "");
+        let whole = root(&[("proc/driver/nvidia/version", version), ("dev/nvidia0", ""), library]);
+        let finding = gpu(whole.path());
+        assert_eq!(finding.status, Status::Ok);
+        assert!(finding.found.starts_with("NVIDIA driver 550.54.14;"), "{}", finding.found);
+
+        let jetson = root(&[("dev/nvhost-gpu", ""), ("usr/lib/aarch64-linux-gnu/libcuda.so.1", "")]);
+        assert_eq!(gpu(jetson.path()).status, Status::Ok);
+    }
+
+    #[test]
+    fn each_missing_part_of_a_gpu_has_its_own_remedy() {
+        let remedy = |files: &[(&str, &str)]| gpu(root(files).path()).remedy.unwrap();
+        assert_eq!(remedy(&[("dev/nvidia0", "")]), "install the driver's CUDA library");
+        assert_eq!(remedy(&[("usr/lib64/libcuda.so.1", "")]), "load the `nvidia` kernel module");
+        assert!(remedy(&[("proc/driver/nvidia/version", "NVRM version: x 1.2.3\n")]).contains("--gpus all"));
+        assert!(remedy(&[]).contains("NVIDIA GPU"));
+    }
+}

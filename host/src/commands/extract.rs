@@ -1,0 +1,100 @@
+//! `tunesmith extract`: the training records as JSON lines, in the fields that TRL and sentence-transformers read.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Answer;
+use crate::cli::ExampleChoice;
+use crate::config::RunConfig;
+use crate::dataset::{self, SkipTable};
+use crate::error::HostError;
+use crate::pipeline::{self, Formatting, RunPlugins};
+use crate::plugins::bindings::formatting::TrainingRecord;
+use crate::plugins::bindings::types::{ExampleKind, Lineage};
+use crate::progress::Progress;
+use crate::report;
+use crate::run_dir;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    record: Value,
+    lineage: &'a Lineage,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    records: usize,
+    spans: u64,
+    skipped: SkipTable,
+}
+
+pub(super) fn run(
+    config: &RunConfig,
+    output: Option<&Path>,
+    choice: ExampleChoice,
+    progress: &Progress,
+) -> Result<Answer, HostError> {
+    let plugins = RunPlugins::load(config)?;
+    let source = pipeline::open_source(config, progress)?;
+    let collected = pipeline::collect(config, &source, &plugins.extractor, progress)?;
+    let (examples, mut skipped) = (dataset::of_kind(&collected.examples, kind(choice)), collected.skipped);
+    let formatting = pipeline::format(config, &plugins.formatter, examples, &mut skipped)?;
+    match output {
+        Some(path) => run_dir::write_whole(path, |file| write(&formatting, file))?,
+        None => match write(&formatting, &mut io::stdout().lock()) {
+            // A reader that has seen enough, such as `head`, is no failure.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(HostError::io("write", Path::new("standard output"))(error));
+            }
+            _ => {}
+        },
+    }
+    let summary = Summary { records: formatting.records.len(), spans: collected.spans, skipped };
+    let text =
+        format!("{}\n\n{} records from {} spans", report::skip_table(&summary.skipped), summary.records, summary.spans);
+    Ok(Answer { aside: output.is_none(), ..Answer::new(text, &summary) })
+}
+
+fn kind(choice: ExampleChoice) -> ExampleKind {
+    match choice {
+        ExampleChoice::Approved => ExampleKind::ApprovedExample,
+        ExampleChoice::Pairs => ExampleKind::PreferencePair,
+        ExampleChoice::Triplets => ExampleKind::Triplet,
+    }
+}
+
+fn write(formatting: &Formatting, output: &mut dyn Write) -> io::Result<()> {
+    let mut output = io::BufWriter::new(output);
+    for (record, source) in formatting.records.iter().zip(&formatting.sources) {
+        let line = Line { record: fields(record), lineage: dataset::lineage(source) };
+        serde_json::to_writer(&mut output, &line)?;
+        output.write_all(b"\n")?;
+    }
+    output.flush()
+}
+
+fn fields(record: &TrainingRecord) -> Value {
+    match record {
+        TrainingRecord::Text(record) => json!({ "text": record.text, "response_start": record.response_start }),
+        TrainingRecord::PromptCompletion(record) => {
+            json!({ "prompt": record.prompt, "completion": record.completion })
+        }
+        TrainingRecord::Chat(messages) => {
+            let messages: Vec<_> = messages
+                .iter()
+                .map(|message| json!({ "role": pipeline::role(message.role), "content": message.content }))
+                .collect();
+            json!({ "messages": messages })
+        }
+        TrainingRecord::Preference(record) => {
+            json!({ "prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected })
+        }
+        TrainingRecord::Triplet(record) => {
+            json!({ "anchor": record.anchor, "positive": record.positive, "negative": record.negative })
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `tunesmith import`
+
+use std::collections::BTreeMap;
+
+use super::Answer;
+use crate::cli::ImportArgs;
+use crate::config::{self, Options, TelemetryOptions};
+use crate::error::HostError;
+use crate::pipeline;
+use crate::progress::Progress;
+use crate::report;
+
+pub(super) fn run(args: ImportArgs, progress: &Progress) -> Result<Answer, HostError> {
+    let flags = Options {
+        tenant_id: args.tenant_id,
+        telemetry: TelemetryOptions { store: args.store, import: None },
+        ..Options::default()
+    };
+    let (options, _) = config::load(args.config.as_deref(), &flags)?;
+    let mut store = pipeline::open_or_create(&config::store_path(&options)?)?;
+    let mut reports = BTreeMap::new();
+    for file in &args.files {
+        let report = pipeline::import_file(&mut store, file, args.project.as_deref(), progress)?;
+        reports.insert(file.display().to_string(), report);
+    }
+    let projects = store.projects()?;
+    let mut table = report::table();
+    table.set_header(["project", "spans", "annotations"]);
+    for project in &projects {
+        table.add_row([project.name.clone(), project.spans.to_string(), project.annotations.to_string()]);
+    }
+    let text = format!("{table}\n\nstore: {}", store.path().display());
+    let json = serde_json::json!({ "store": store.path(), "files": reports, "projects": projects });
+    Ok(Answer::new(text, &json))
+}

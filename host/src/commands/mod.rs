@@ -1,0 +1,109 @@
+//! One file per command: build the parts, run, answer. Printing and exit codes are here.
+
+mod analyze;
+mod doctor;
+mod extract;
+mod finetune;
+mod import;
+mod plugins;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, OutputArgs, PluginsCommand, RunArgs};
+use crate::config::{self, RunConfig};
+use crate::error::HostError;
+use crate::progress::Progress;
+
+/// What a command found out, for people and for machines.
+pub struct Answer {
+    text: String,
+    json: serde_json::Value,
+    /// True where standard output has the command's data already.
+    aside: bool,
+    /// Not 0 where the command did its work and the finding is bad.
+    exit_code: u8,
+}
+
+impl Answer {
+    fn new(text: impl ToString, json: &impl Serialize) -> Self {
+        // Our own types: none has a map with keys that are no texts.
+        let json = serde_json::to_value(json).unwrap_or_else(|error| serde_json::Value::from(error.to_string()));
+        Self { text: text.to_string(), json, aside: false, exit_code: 0 }
+    }
+}
+
+/// Parses the command line, runs the command and prints its answer.
+///
+/// Exit codes: 0 done, 1 the input or the machine is at fault, 2 Tunesmith is.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // nowhere left to complain
+            return ExitCode::from(if error.use_stderr() { 1 } else { 0 });
+        }
+    };
+    let progress = Progress::on_stderr();
+    log_to(&progress, cli.output.verbose);
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli.command, &progress)));
+    match outcome {
+        Ok(Ok(answer)) => print(&answer, cli.output),
+        Ok(Err(error)) => {
+            let text = error.describe();
+            eprintln!("error: {text}");
+            if cli.output.json {
+                let _ = writeln!(io::stdout(), "{}", serde_json::json!({ "error": text }));
+            }
+            ExitCode::from(error.exit_code())
+        }
+        Err(_) => {
+            eprintln!("error: this is a defect of tunesmith; please report it with the lines above");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command, progress: &Progress) -> Result<Answer, HostError> {
+    match command {
+        Command::Finetune(args) => finetune::run(&run_config(args)?, progress),
+        Command::Extract(args) => extract::run(&run_config(args.run)?, args.output.as_deref(), args.kind, progress),
+        Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
+        Command::Import(args) => import::run(args, progress),
+        Command::Plugins(PluginsCommand::List) => plugins::list(),
+        Command::Doctor(args) => doctor::run(args),
+    }
+}
+
+fn run_config(args: RunArgs) -> Result<RunConfig, HostError> {
+    let (options, file) = config::load(args.config.as_deref(), &args.options)?;
+    if let Some(file) = file {
+        tracing::info!("configuration from {}", file.display());
+    }
+    Ok(RunConfig::new(options)?)
+}
+
+fn print(answer: &Answer, output: OutputArgs) -> ExitCode {
+    let text = if output.json { format!("{:#}", answer.json) } else { answer.text.clone() };
+    let written = if answer.aside { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+    match written {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(1),
+        _ => ExitCode::from(answer.exit_code),
+    }
+}
+
+fn log_to(progress: &Progress, verbose: u8) {
+    let level = ["warn", "tunesmith=info", "tunesmith=debug,trainer_cuda=debug"][usize::from(verbose.min(2))];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let writer = progress.log_writer();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time();
+    // Fails only where a logger is there already: `main` called twice in one process.
+    let _ = log.with_writer(move || writer.clone()).try_init();
+}

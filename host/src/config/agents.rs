@@ -1,0 +1,45 @@
+//! The agents that are known without configuration, and the default verdict rules.
+
+use super::options::{AgentOptions, Match};
+
+/// Labels that approve, compared without regard to case.
+pub(super) const APPROVED_LABELS: [&str; 9] =
+    ["approved", "approve", "accepted", "correct", "good", "thumbs_up", "thumbs-up", "👍", "✅"];
+/// Labels that reject.
+pub(super) const REJECTED_LABELS: [&str; 10] =
+    ["rejected", "reject", "declined", "incorrect", "wrong", "bad", "thumbs_down", "thumbs-down", "👎", "❌"];
+/// Keys of annotation metadata that hold a corrected output, the first that is there winning. Not `response`: review
+/// tools put the judged output itself there.
+pub(super) const CORRECTION_KEYS: [&str; 4] =
+    ["corrected_output", "correction", "corrected_response", "expected_output"];
+/// The annotation that is a verdict.
+pub(super) const ANNOTATION_NAMES: [&str; 1] = ["human_approval"];
+/// What our own training and evaluation runs put on their spans.
+pub(super) const OWN_SPAN_ATTRIBUTES: [&str; 2] = ["tunesmith.run", "tunesmith.evaluation"];
+
+/// The built-in rules of an agent type, where it has some.
+pub(super) fn built_in(agent_type: &str) -> Option<AgentOptions> {
+    let (instruction, agent_name, span_name) = match agent_type {
+        "routing" => ("Route the following query to the appropriate agent", "routing_agent", "RoutingAgent.route"),
+        "profile_selection" => (
+            "Select the most suitable profile for the following query",
+            "profile_selection_agent",
+            "ProfileSelectionAgent.select_profiles",
+        ),
+        "entity_extraction" => (
+            "Extract the entities from the following query",
+            "entity_extraction_agent",
+            "EntityExtractionAgent.extract",
+        ),
+        _ => return None,
+    };
+    Some(AgentOptions {
+        instruction: Some(instruction.to_owned()),
+        matches: Some(vec![
+            Match::Attribute { attribute: "agent.name".to_owned(), equals: agent_name.to_owned() },
+            Match::Name { name: agent_name.to_owned() },
+            Match::NameSuffix { name_suffix: span_name.to_owned() },
+        ]),
+        ..AgentOptions::default()
+    })
+}

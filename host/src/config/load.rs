@@ -1,0 +1,69 @@
+//! Flags and environment over `tunesmith.toml`: the layers, before defaults and checks.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Table;
+
+use super::error::ConfigError;
+use super::options::Options;
+
+/// Read where no other file is named and it is there.
+pub const DEFAULT_FILE: &str = "tunesmith.toml";
+
+/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration file: `file`,
+/// or [`DEFAULT_FILE`] in the current folder where it is there.
+///
+/// Paths in a file are relative to that file.
+///
+/// # Errors
+/// [`ConfigError::Read`] and [`ConfigError::Syntax`].
+pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<PathBuf>), ConfigError> {
+    let default = Path::new(DEFAULT_FILE);
+    let Some(path) = file.or_else(|| default.is_file().then_some(default)) else { return Ok((flags.clone(), None)) };
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let mut options: Options = toml::from_str(&text).map_err(|error| ConfigError::syntax(path, &error))?;
+    resolve_paths(&mut options, path.parent().unwrap_or(Path::new("")));
+    let options = merge(&options, flags).map_err(|error| ConfigError::syntax(path, &error))?;
+    Ok((options, Some(path.to_owned())))
+}
+
+/// `over` wins wherever it has a value.
+fn merge(under: &Options, over: &Options) -> Result<Options, toml::de::Error> {
+    let table = |options| Table::try_from(options).map_err(serde::de::Error::custom);
+    let mut merged = table(under)?;
+    overlay(&mut merged, table(over)?);
+    Options::deserialize(merged)
+}
+
+fn overlay(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => overlay(under, over),
+            // A list without a flag of its own is always empty on the command line.
+            (Some(_), toml::Value::Array(list)) if list.is_empty() => {}
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+fn resolve_paths(options: &mut Options, base: &Path) {
+    let telemetry = &mut options.telemetry;
+    let imports = telemetry.import.iter_mut().flatten();
+    for path in imports.chain(&mut telemetry.store).chain(&mut options.output_dir) {
+        *path = base.join(&*path);
+    }
+    // A name like `HuggingFaceTB/SmolLM-135M` looks like a path, and stays what it is where no such path exists.
+    if let Some(model) = options.base_model.as_mut().filter(|model| base.join(&**model).exists()) {
+        *model = base.join(&*model);
+    }
+    let plugins = &mut options.plugins;
+    let agents = options.agents.values_mut().flat_map(|a| [&mut a.extractor, &mut a.formatter, &mut a.policy]);
+    for plugin in [&mut plugins.extractor, &mut plugins.formatter, &mut plugins.policy].into_iter().chain(agents) {
+        if let Some(text) = plugin.as_mut().filter(|text| text.ends_with(".wasm") || text.contains('/')) {
+            *text = base.join(&*text).to_string_lossy().into_owned();
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What an operator may set: one definition for `tunesmith.toml`, the environment and the command line.
+//!
+//! Every field is optional here; [`RunConfig`](super::RunConfig) has the defaults filled in and the values checked.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// The keys of `tunesmith.toml`, and the flags of the commands that read a project.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Whose data this is; keeps default stores apart [default: default]
+    #[arg(long, env = "TUNESMITH_TENANT_ID", value_name = "ID")]
+    pub tenant_id: Option<String>,
+    /// Telemetry project [default: the only one in the store]
+    #[arg(long, env = "TUNESMITH_PROJECT", value_name = "NAME")]
+    pub project: Option<String>,
+    /// Kind of model to train [default: llm]
+    #[arg(long, env = "TUNESMITH_MODEL_TYPE")]
+    pub model_type: Option<ModelType>,
+    /// Agent to train: `routing`, `profile_selection`, `entity_extraction`, or one under `[agents]`
+    #[arg(long, env = "TUNESMITH_AGENT_TYPE", value_name = "TYPE")]
+    pub agent_type: Option<String>,
+    /// Model folder in Hugging Face's layout, or a `.gguf` file [default: HuggingFaceTB/SmolLM-135M]
+    #[arg(long, env = "TUNESMITH_BASE_MODEL", value_name = "PATH")]
+    pub base_model: Option<PathBuf>,
+    /// Training method; `auto` asks the policy plugin [default: auto]
+    #[arg(long, env = "TUNESMITH_METHOD")]
+    pub method: Option<Method>,
+    /// Fewest approved examples for SFT [default: 50]
+    #[arg(long, env = "TUNESMITH_MIN_SFT_EXAMPLES", value_name = "N")]
+    pub min_sft_examples: Option<u32>,
+    /// Fewest preference pairs for DPO [default: 20]
+    #[arg(long, env = "TUNESMITH_MIN_DPO_PAIRS", value_name = "N")]
+    pub min_dpo_pairs: Option<u32>,
+    /// Fewest triplets for an embedding model [default: 100]
+    #[arg(long, env = "TUNESMITH_MIN_TRIPLETS", value_name = "N")]
+    pub min_triplets: Option<u32>,
+    /// Passes over the training examples [default: 3]
+    #[arg(long, env = "TUNESMITH_EPOCHS", value_name = "N")]
+    pub epochs: Option<NonZeroU32>,
+    /// Examples of one forward and backward pass [default: 4]
+    #[arg(long, env = "TUNESMITH_BATCH_SIZE", value_name = "N")]
+    pub batch_size: Option<NonZeroU32>,
+    /// Peak learning rate [default: 2e-4]
+    #[arg(long, env = "TUNESMITH_LEARNING_RATE", value_name = "RATE")]
+    pub learning_rate: Option<f64>,
+    /// Train a LoRA adapter, or every weight of the model [default: true]
+    #[arg(long, env = "TUNESMITH_USE_LORA", value_name = "BOOL")]
+    pub use_lora: Option<bool>,
+    /// Where training runs [default: local]
+    #[arg(long, env = "TUNESMITH_BACKEND")]
+    pub backend: Option<Backend>,
+    /// Fill missing data with generated examples that a person approved [default: true]
+    #[arg(long, env = "TUNESMITH_GENERATE_SYNTHETIC", value_name = "BOOL")]
+    pub generate_synthetic: Option<bool>,
+    /// Folder that gets one folder per run [default: outputs/adapters]
+    #[arg(long, env = "TUNESMITH_OUTPUT_DIR", value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Seed of the split, the shuffle and the adapter's start [default: 42]
+    #[arg(long, env = "TUNESMITH_SEED", value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+    /// `[telemetry]`
+    #[command(flatten)]
+    pub telemetry: TelemetryOptions,
+    /// `[training]`
+    #[command(flatten)]
+    pub training: TrainingOptions,
+    /// `[lora]`
+    #[command(flatten)]
+    pub lora: LoraOptions,
+    /// `[plugins]`
+    #[command(flatten)]
+    pub plugins: PluginOptions,
+    /// `[extraction]`
+    #[arg(skip)]
+    pub extraction: ExtractionOptions,
+    /// `[agents.<agent type>]`
+    #[arg(skip)]
+    pub agents: BTreeMap<String, AgentOptions>,
+}
+
+/// `[telemetry]`: where spans come from.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Telemetry")]
+pub struct TelemetryOptions {
+    /// The telemetry store [default: $XDG_DATA_HOME/tunesmith/<tenant>/telemetry.sqlite]
+    #[arg(long, env = "TUNESMITH_STORE", value_name = "FILE")]
+    pub store: Option<PathBuf>,
+    /// Import this export before the run; what is there already is not changed
+    #[arg(long, env = "TUNESMITH_IMPORT", value_name = "FILE", value_delimiter = ',')]
+    pub import: Option<Vec<PathBuf>>,
+}
+
+/// `[training]`: how the optimiser runs.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Training")]
+pub struct TrainingOptions {
+    /// Passes summed into one optimiser step [default: 1]
+    #[arg(long, env = "TUNESMITH_GRADIENT_ACCUMULATION_STEPS", value_name = "N")]
+    pub gradient_accumulation_steps: Option<NonZeroU32>,
+    /// Course of the learning rate after warmup [default: linear]
+    #[arg(long, env = "TUNESMITH_LR_SCHEDULER", value_name = "SHAPE")]
+    pub lr_scheduler: Option<LrSchedule>,
+    /// Share of the steps that warm up [default: 0]
+    #[arg(long, env = "TUNESMITH_WARMUP_RATIO", value_name = "RATIO")]
+    pub warmup_ratio: Option<f64>,
+    /// AdamW's decoupled weight decay [default: 0]
+    #[arg(long, env = "TUNESMITH_WEIGHT_DECAY", value_name = "RATE")]
+    pub weight_decay: Option<f32>,
+    /// Gradients are scaled down to this norm; 0 leaves them as they are [default: 1]
+    #[arg(long, env = "TUNESMITH_MAX_GRAD_NORM", value_name = "NORM")]
+    pub max_grad_norm: Option<f32>,
+    /// Longest example in tokens [default: 1024]
+    #[arg(long, env = "TUNESMITH_MAX_LENGTH", value_name = "TOKENS")]
+    pub max_length: Option<NonZeroU32>,
+    /// What happens to a longer example; it is counted either way [default: drop]
+    #[arg(long, env = "TUNESMITH_OVER_LENGTH", value_name = "WHAT")]
+    pub over_length: Option<OverLength>,
+    /// Which tokens carry the loss; `auto` is the whole of a text and the completion of the rest [default: auto]
+    #[arg(long, env = "TUNESMITH_LOSS_ON", value_name = "PART")]
+    pub loss_on: Option<LossOn>,
+}
+
+/// `[lora]`: the adapter's shape.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "LoRA")]
+pub struct LoraOptions {
+    /// Rank of the update [default: 8]
+    #[arg(long = "lora-rank", env = "TUNESMITH_LORA_RANK", value_name = "N")]
+    pub rank: Option<NonZeroU32>,
+    /// Scaling numerator: the update is scaled by alpha / rank [default: 16]
+    #[arg(long = "lora-alpha", env = "TUNESMITH_LORA_ALPHA", value_name = "N")]
+    pub alpha: Option<f32>,
+    /// Modules to adapt, by name; `all-linear` is every linear layer but the head [default: all-linear]
+    #[arg(long, env = "TUNESMITH_LORA_TARGET_MODULES", value_name = "NAMES", value_delimiter = ',')]
+    pub target_modules: Option<Vec<String>>,
+    /// Scale by alpha / sqrt(rank) (rsLoRA) [default: false]
+    #[arg(long, env = "TUNESMITH_LORA_USE_RSLORA", value_name = "BOOL")]
+    pub use_rslora: Option<bool>,
+}
+
+/// `[plugins]`: who extracts, formats and decides, and what a call may use.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Plugins")]
+pub struct PluginOptions {
+    /// Extractor: a built-in name or a `.wasm` component [default: annotated-extractor]
+    #[arg(long, env = "TUNESMITH_EXTRACTOR", value_name = "PLUGIN")]
+    pub extractor: Option<String>,
+    /// Formatter: a built-in name or a `.wasm` component [default: alpaca-formatter]
+    #[arg(long, env = "TUNESMITH_FORMATTER", value_name = "PLUGIN")]
+    pub formatter: Option<String>,
+    /// Policy: a built-in name or a `.wasm` component [default: threshold-policy]
+    #[arg(long, env = "TUNESMITH_POLICY", value_name = "PLUGIN")]
+    pub policy: Option<String>,
+    /// Wall time of one plugin call [default: 5000]
+    #[arg(long = "plugin-deadline-ms", env = "TUNESMITH_PLUGIN_DEADLINE_MS", value_name = "MS")]
+    pub deadline_ms: Option<NonZeroU32>,
+    /// Memory of one plugin call [default: 64]
+    #[arg(long = "plugin-memory-mib", env = "TUNESMITH_PLUGIN_MEMORY_MIB", value_name = "MIB")]
+    pub memory_mib: Option<NonZeroU32>,
+    /// Output of one plugin call [default: 16]
+    #[arg(long = "plugin-output-mib", env = "TUNESMITH_PLUGIN_OUTPUT_MIB", value_name = "MIB")]
+    pub output_mib: Option<NonZeroU32>,
+    /// `[plugins.settings.<kind>]`: handed to the plugin as text
+    #[arg(skip)]
+    pub settings: PluginSettings,
+}
+
+/// `[plugins.settings]`: a table per kind of plugin; the keys are the plugin's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginSettings {
+    /// For the extractor.
+    pub extractor: BTreeMap<String, Scalar>,
+    /// For the formatter.
+    pub formatter: BTreeMap<String, Scalar>,
+    /// For the policy.
+    pub policy: BTreeMap<String, Scalar>,
+}
+
+/// A plugin's setting; it crosses as text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[allow(missing_docs)] // the TOML types
+pub enum Scalar {
+    Boolean(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+/// `[extraction]`: what counts as a person's verdict.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExtractionOptions {
+    /// Annotations that are verdicts; an empty list means every name.
+    pub annotation_names: Option<Vec<String>>,
+    /// Whose annotations count.
+    pub annotator_kinds: Option<Vec<Annotator>>,
+    /// Labels that approve.
+    pub approved_labels: Option<Vec<String>>,
+    /// Labels that reject.
+    pub rejected_labels: Option<Vec<String>>,
+    /// Keys of annotation metadata that hold a corrected output.
+    pub correction_keys: Option<Vec<String>>,
+    /// Labels whose explanation is the corrected output.
+    pub explanation_correction_labels: Option<Vec<String>>,
+    /// Attributes that mark our own training and evaluation runs.
+    pub own_span_attributes: Option<Vec<String>>,
+    /// Annotations whose score is a verdict.
+    pub score_rules: Vec<ScoreRule>,
+}
+
+/// `[[extraction.score_rules]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreRule {
+    /// The annotation's name.
+    pub annotation_name: String,
+    /// Scores at or above approve.
+    #[serde(default)]
+    pub approve_at_least: Option<f64>,
+    /// Scores below reject.
+    #[serde(default)]
+    pub reject_below: Option<f64>,
+}
+
+/// `[agents.<agent type>]`: what differs for one agent; its plugins win over `[plugins]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentOptions {
+    /// The instruction of every example.
+    pub instruction: Option<String>,
+    /// Which spans are this agent's: any rule that matches.
+    #[serde(rename = "match")]
+    pub matches: Option<Vec<Match>>,
+    /// Extractor for this agent.
+    pub extractor: Option<String>,
+    /// Formatter for this agent.
+    pub formatter: Option<String>,
+    /// Policy for this agent.
+    pub policy: Option<String>,
+}
+
+/// One rule of `match`: `{ name = "..." }`, `{ name_suffix = "..." }` or `{ attribute = "...", equals = "..." }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "a match rule is { name = \"...\" }, { name_suffix = \"...\" } or { attribute = \"...\", equals = \"...\" }"
+)]
+pub enum Match {
+    /// The span's whole name.
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The end of the span's name, after a `.` or `/`.
+    NameSuffix {
+        /// The end.
+        name_suffix: String,
+    },
+    /// A text attribute's exact value.
+    Attribute {
+        /// The key.
+        attribute: String,
+        /// The value.
+        equals: String,
+    },
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+    };
+}
+
+choice! {
+    /// What is trained.
+    ModelType {
+        /// A language model.
+        Llm,
+        /// A text embedding model.
+        Embedding,
+    }
+}
+choice! {
+    /// How it is trained.
+    Method {
+        /// What the policy plugin decides.
+        Auto,
+        /// Supervised fine-tuning on approved examples.
+        Sft,
+    }
+}
+choice! {
+    /// Where it is trained.
+    Backend {
+        /// On this machine.
+        Local,
+        /// On a machine of a cloud.
+        Remote,
+    }
+}
+choice! {
+    /// Course of the learning rate after warmup.
+    LrSchedule {
+        /// Straight to zero.
+        Linear,
+        /// Half a cosine to zero.
+        Cosine,
+        /// No decay.
+        Constant,
+    }
+}
+choice! {
+    /// What happens to an example that is too long.
+    OverLength {
+        /// Left out.
+        Drop,
+        /// Cut at its end.
+        Truncate,
+    }
+}
+choice! {
+    /// Which tokens carry the loss.
+    LossOn {
+        /// The whole of a text record, the completion of others.
+        Auto,
+        /// The response only.
+        Completion,
+        /// Every token.
+        Whole,
+    }
+}
+/// Who annotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Annotator {
+    /// A person.
+    Human,
+    /// A model.
+    Llm,
+    /// A program.
+    Code,
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Boolean(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
+}

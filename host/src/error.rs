@@ -1,0 +1,136 @@
+//! Everything that can go wrong in a run, told apart by what the operator can do about it.
+
+use std::path::{Path, PathBuf};
+
+use trainer_cuda::TrainerError;
+
+use crate::config::ConfigError;
+use crate::dataset::DatasetError;
+use crate::plugins::PluginError;
+use crate::telemetry::TelemetryError;
+
+/// The host's error.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The configuration, the environment or a flag.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A plugin.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The telemetry store, or a file to import.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The examples.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The model or its training.
+    #[error(transparent)]
+    Trainer(#[from] TrainerError),
+    /// An output could not be written.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried: `create`, `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The store does not hold exactly one project, and none was named.
+    #[error("no project is named, and `{}` holds {}; name one with `--project`", store.display(), list(.known))]
+    WhichProject {
+        /// The store.
+        store: PathBuf,
+        /// Its projects.
+        known: Vec<String>,
+    },
+    /// Not one example to train on. The first two sentences are those that users of the Python system know.
+    #[error("Cannot train with empty dataset. No training examples available after formatting. {remedy}")]
+    NoExamples {
+        /// Where the spans went, and what to do.
+        remedy: String,
+    },
+    /// The policy, or the threshold of the method that was asked for, wants more data.
+    #[error("{reason}")]
+    Insufficient {
+        /// What is short, and what to do.
+        reason: String,
+    },
+    /// The policy chose a method that this build does not train.
+    #[error(
+        "the policy chose {method} ({reason}), and this build trains SFT only: add `--method sft` to train on the \
+         {approved} approved examples"
+    )]
+    MethodNotInThisBuild {
+        /// `DPO` or `triplet`.
+        method: &'static str,
+        /// The policy's reason.
+        reason: String,
+        /// Approved examples that SFT would train on.
+        approved: usize,
+    },
+}
+
+impl HostError {
+    /// For `map_err` on an output's path.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// 1 where the input or the machine is at fault, 2 where Tunesmith is.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Plugin(error) if error.is_ours() => 2,
+            // The split promised that this can't be.
+            Self::Dataset(DatasetError::Leak { .. }) => 2,
+            _ => 1,
+        }
+    }
+
+    /// The message with its causes, in one line unless a message has several.
+    pub fn describe(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let what = error.to_string();
+            if !text.contains(&what) {
+                text.push_str(": ");
+                text.push_str(&what);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => format!("`{}`", names.join("`, `")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let source = || std::io::Error::other("disk full");
+        let error = HostError::Io { action: "write", path: "a/run.json".into(), source: source() };
+        assert_eq!(error.describe(), "cannot write `a/run.json`: disk full");
+        // The trainer's text has its cause in it already.
+        let error = HostError::Trainer(TrainerError::Io { action: "read", path: "m".into(), source: source() });
+        assert_eq!(error.describe(), "cannot read `m`: disk full");
+    }
+
+    #[test]
+    fn only_our_own_defects_exit_with_2() {
+        let runtime = PluginError::Runtime { what: "no memory".into() };
+        assert_eq!(HostError::from(runtime).exit_code(), 2);
+        assert_eq!(HostError::from(DatasetError::Leak { what: "input", value: "x".into() }).exit_code(), 2);
+        assert_eq!(HostError::from(DatasetError::Empty).exit_code(), 1);
+    }
+}

@@ -1,0 +1,92 @@
+//! Spans to distinct examples: the extractor over every batch of the project, then deduplication.
+
+use crate::config::RunConfig;
+use crate::dataset::{self, Origins, SkipTable};
+use crate::error::HostError;
+use crate::plugins::Extractor;
+use crate::plugins::bindings::selection_policy::DatasetStatistics;
+use crate::plugins::bindings::types::{Example, ExampleKind};
+use crate::progress::Progress;
+use crate::telemetry::BatchLimits;
+
+use super::Source;
+
+/// Warnings of a run that are told one by one; a broken exporter would else write one a span.
+const MAX_WARNINGS: u64 = 20;
+
+/// What extraction gave.
+pub struct Collected {
+    /// The telemetry project.
+    pub project: String,
+    /// Spans that the extractor saw.
+    pub spans: u64,
+    /// Distinct examples of every kind.
+    pub examples: Vec<Example>,
+    /// Where they came from.
+    pub origins: Origins,
+    /// What was left out, and why.
+    pub skipped: SkipTable,
+}
+
+/// Reads the spans that the extractor selects, batch by batch, and keeps the distinct examples.
+///
+/// Memory grows with the examples, not with the spans.
+///
+/// # Errors
+/// [`HostError::Telemetry`] and [`HostError::Plugin`].
+pub fn collect(
+    config: &RunConfig,
+    source: &Source,
+    extractor: &Extractor,
+    progress: &Progress,
+) -> Result<Collected, HostError> {
+    let rules = extractor.selection(&config.extraction)?;
+    let stage = progress.stage("extract", source.store.count_matching(&source.project, &rules)?);
+    let (mut spans, mut warnings) = (0, 0);
+    let (mut examples, mut origins, mut skipped) = (Vec::new(), Origins::default(), SkipTable::default());
+    let mut batches = source.store.batches(&source.project, &rules, BatchLimits::default())?;
+    for (index, batch) in batches.by_ref().enumerate() {
+        let batch = batch?;
+        let extraction = extractor.extract(&config.extraction, &batch, index + 1)?;
+        for left_out in &extraction.skipped {
+            skipped.add(&left_out.reason);
+            if let Some(warning) = &left_out.warning {
+                warnings += 1;
+                if warnings <= MAX_WARNINGS {
+                    tracing::warn!("span {}: {warning}", left_out.span_id);
+                }
+            }
+        }
+        origins.note(&batch, &extraction.examples);
+        examples.extend(extraction.examples);
+        spans += batch.len() as u64;
+        stage.at(spans, &format!("{} examples", examples.len()));
+    }
+    if warnings > MAX_WARNINGS {
+        tracing::warn!("{} more spans with warnings", warnings - MAX_WARNINGS);
+    }
+    if batches.split_groups() > 0 {
+        tracing::warn!(
+            "{} inputs have more spans than a batch: some of their answers were not compared",
+            batches.split_groups()
+        );
+    }
+    let examples = dataset::dedupe(examples, &origins, &mut skipped);
+    stage.finish(&format!("{} distinct examples from {spans} spans", examples.len()));
+    Ok(Collected { project: source.project.clone(), spans, examples, origins, skipped })
+}
+
+/// Counts of what would train: distinct examples less those that would be held out.
+pub fn statistics(config: &RunConfig, collected: &Collected) -> DatasetStatistics {
+    let trainable = |kind| {
+        let n = dataset::count(&collected.examples, kind);
+        (n - dataset::held_out_target(n)) as u32
+    };
+    DatasetStatistics {
+        agent_type: config.agent_type.clone(),
+        model_type: config.extraction.model_type,
+        approved_examples: trainable(ExampleKind::ApprovedExample),
+        preference_pairs: trainable(ExampleKind::PreferencePair),
+        triplets: trainable(ExampleKind::Triplet),
+    }
+}

@@ -1,0 +1,47 @@
+//! The three plugins of a run, on one engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::RunConfig;
+use crate::plugins::{
+    Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, PluginRef, Policy,
+};
+
+/// Who extracts, formats and decides.
+pub struct RunPlugins {
+    /// Spans to examples.
+    pub extractor: Extractor,
+    /// Examples to records.
+    pub formatter: Formatter,
+    /// Statistics to a decision.
+    pub policy: Policy,
+    engine: Arc<PluginEngine>,
+}
+
+impl RunPlugins {
+    /// Finds, compiles and checks all three, before a span is read.
+    ///
+    /// # Errors
+    /// The first plugin's that does not fit.
+    pub fn load(config: &RunConfig) -> Result<Self, PluginError> {
+        let engine = PluginEngine::new(config.plugins.limits)?;
+        let find = |reference: &PluginRef, kind| PluginPackage::find(reference, kind, Some(&config.agent_type));
+        Ok(Self {
+            extractor: Extractor::load(&engine, &find(&config.plugins.extractor, PluginKind::Extractor)?)?,
+            formatter: Formatter::load(&engine, &find(&config.plugins.formatter, PluginKind::Formatter)?)?,
+            policy: Policy::load(&engine, &find(&config.plugins.policy, PluginKind::Policy)?)?,
+            engine,
+        })
+    }
+
+    /// What `run.json` says of them.
+    pub fn identities(&self) -> [&PluginIdentity; 3] {
+        [self.extractor.identity(), self.formatter.identity(), self.policy.identity()]
+    }
+
+    /// Wall time spent in calls of all three so far.
+    pub fn time_in_calls(&self) -> Duration {
+        self.engine.time_in_calls()
+    }
+}

@@ -1,0 +1,91 @@
+//! Where a run's spans come from: a project of the embedded store, after the imports that the configuration names.
+
+use std::path::Path;
+
+use crate::config::RunConfig;
+use crate::error::HostError;
+use crate::progress::Progress;
+use crate::telemetry::{self, ImportReport, TelemetryStore};
+
+/// An open store, and the project in it.
+pub struct Source {
+    /// The store.
+    pub store: TelemetryStore,
+    /// The project's name.
+    pub project: String,
+}
+
+/// Runs the imports of the configuration and opens its project.
+///
+/// # Errors
+/// [`HostError::Telemetry`] and, where no project is named, [`HostError::WhichProject`].
+pub fn open_source(config: &RunConfig, progress: &Progress) -> Result<Source, HostError> {
+    let path = &config.telemetry.store;
+    let store = match config.telemetry.imports.as_slice() {
+        [] => TelemetryStore::open(path)?,
+        files => {
+            let mut store = open_or_create(path)?;
+            for file in files {
+                import_file(&mut store, file, config.project.as_deref(), progress)?;
+            }
+            store
+        }
+    };
+    let project = match &config.project {
+        Some(project) => project.clone(),
+        None => {
+            let mut known: Vec<_> = store.projects()?.into_iter().map(|project| project.name).collect();
+            match (known.pop(), known.is_empty()) {
+                (Some(only), true) => only,
+                (last, _) => {
+                    known.extend(last);
+                    return Err(HostError::WhichProject { store: path.clone(), known });
+                }
+            }
+        }
+    };
+    Ok(Source { store, project })
+}
+
+/// Opens the store at `path`, with the folders above it.
+///
+/// # Errors
+/// [`HostError::Io`] and [`HostError::Telemetry`].
+pub fn open_or_create(path: &Path) -> Result<TelemetryStore, HostError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(HostError::io("create", folder))?;
+    }
+    Ok(TelemetryStore::open_or_create(path)?)
+}
+
+/// Imports one export; lines that hold no span are warned of with file and line, and counted.
+///
+/// # Errors
+/// [`HostError::Telemetry`].
+pub fn import_file(
+    store: &mut TelemetryStore,
+    file: &Path,
+    project: Option<&str>,
+    progress: &Progress,
+) -> Result<ImportReport, HostError> {
+    let stage = progress.stage("import", std::fs::metadata(file).map_or(0, |metadata| metadata.len()));
+    let report = telemetry::import(store, file, project, |at| stage.at(at.bytes_done, ""))?;
+    for rejected in &report.first_rejected {
+        tracing::warn!("{}:{}: {}", file.display(), rejected.line, rejected.reason);
+    }
+    let untold = report.rejected - report.first_rejected.len() as u64;
+    if untold > 0 {
+        tracing::warn!("{}: {untold} more lines or parts of lines were not imported", file.display());
+    }
+    let (spans, annotations) = (report.spans, report.annotations);
+    stage.finish(&format!(
+        "{} spans ({} new), {} annotations ({} new), {} rejected from {}",
+        spans.total(),
+        spans.new,
+        annotations.total(),
+        annotations.new,
+        report.rejected,
+        file.display()
+    ));
+    Ok(report)
+}

@@ -1,0 +1,219 @@
+//! What can go wrong with a plugin, whose fault it is, and what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::bindings::types;
+use super::manifest::PluginKind;
+
+/// A plugin that could not be loaded, or a call that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// The component's file could not be read.
+    #[error("cannot read plugin `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// No built-in plugin has this name.
+    #[error(
+        "no built-in {kind} is called `{name}`; built in: {known}; a plugin of your own is named by the path of its `.wasm` file"
+    )]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The kind wanted.
+        kind: PluginKind,
+        /// Names of the built-in plugins of that kind.
+        known: String,
+    },
+    /// `plugin.toml` is not valid.
+    #[error("`{}` is not a plugin manifest: {what}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// The parser's text, with line and column.
+        what: String,
+    },
+    /// The plugin is of another kind, WIT version or agent type than the run needs.
+    #[error("plugin `{plugin}` does not fit this run: {what}")]
+    Incompatible {
+        /// The plugin.
+        plugin: String,
+        /// What differs, and what to do.
+        what: String,
+    },
+    /// The bytes are not a WebAssembly component.
+    #[error(
+        "plugin `{plugin}` is not a WebAssembly component: {what}; build it as a component (core module + `wit-component`), not as a plain module"
+    )]
+    NotAComponent {
+        /// The plugin.
+        plugin: String,
+        /// The compiler's text.
+        what: String,
+    },
+    /// The component lacks the interface that its kind must export.
+    #[error("plugin `{plugin}` does not export `{export}`, which every {kind} must; it exports: {found}")]
+    MissingExport {
+        /// The plugin.
+        plugin: String,
+        /// The kind wanted.
+        kind: PluginKind,
+        /// The interface wanted.
+        export: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// The component wants something of the host; the host grants nothing.
+    #[error(
+        "plugin `{plugin}` imports `{import}`, and plugins get no imports (no files, network, clock or environment); build it for `wasm32-unknown-unknown`, or stub WASI out"
+    )]
+    UnknownImport {
+        /// The plugin.
+        plugin: String,
+        /// The interface wanted.
+        import: String,
+    },
+    /// A call failed.
+    #[error("{site} {fault}")]
+    Call {
+        /// Which call of which plugin.
+        site: CallSite,
+        /// How it failed.
+        fault: Fault,
+    },
+    /// The WebAssembly runtime itself did not start: not the plugin's fault.
+    #[error("the plugin runtime did not start: {what}")]
+    Runtime {
+        /// The runtime's text.
+        what: String,
+    },
+}
+
+/// Which call of which plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSite {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The WIT function: `extract`.
+    pub function: &'static str,
+    /// The batch, from 1; none where the function is called once a run.
+    pub batch: Option<usize>,
+}
+
+impl fmt::Display for CallSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plugin `{}`, call `{}`", self.plugin, self.function)?;
+        match self.batch {
+            Some(batch) => write!(f, " of batch {batch}:"),
+            None => write!(f, ":"),
+        }
+    }
+}
+
+/// How a call failed.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// It ran too long.
+    #[error(
+        "stopped at its deadline of {limit:?}; the plugin loops or is too slow: fix it, or raise `plugins.deadline_ms`"
+    )]
+    Deadline {
+        /// The deadline.
+        limit: Duration,
+    },
+    /// It wanted too much memory.
+    #[error(
+        "wanted {wanted} bytes of memory, more than its cap of {limit}; the plugin leaks or needs smaller batches: fix it, or raise `plugins.memory_mib`"
+    )]
+    Memory {
+        /// Bytes asked for.
+        wanted: usize,
+        /// The cap in bytes.
+        limit: usize,
+    },
+    /// It wanted too large a table.
+    #[error("wanted a table of {wanted} elements, more than its cap of {limit}; the plugin is at fault")]
+    Table {
+        /// Elements asked for.
+        wanted: usize,
+        /// The cap.
+        limit: usize,
+    },
+    /// It recursed too deeply.
+    #[error("used up its stack; the plugin recurses without end: fix it")]
+    Stack,
+    /// It handed back too much.
+    #[error(
+        "handed back more than {limit} bytes; the plugin repeats its output: fix it, or raise `plugins.output_mib`"
+    )]
+    OutputLimit {
+        /// The cap in bytes.
+        limit: usize,
+    },
+    /// It trapped.
+    #[error("trapped: {what}; the plugin is at fault (a panic shows as `unreachable`)")]
+    Trap {
+        /// The runtime's text.
+        what: String,
+    },
+    /// It handed back something that breaks the contract of its WIT.
+    #[error("handed back invalid output: {what}; the plugin is at fault")]
+    InvalidOutput {
+        /// The broken rule.
+        what: String,
+    },
+    /// It said itself that it could not do the call.
+    #[error("{}", own(.0))]
+    Plugin(types::PluginError),
+    /// The runtime failed: not the plugin's fault.
+    #[error("the plugin runtime failed: {what}")]
+    Runtime {
+        /// The runtime's text.
+        what: String,
+    },
+}
+
+impl PluginError {
+    /// True where the defect is in Tunesmith or its runtime, not in a plugin or its configuration.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Runtime { .. } | Self::Call { fault: Fault::Runtime { .. }, .. })
+    }
+}
+
+fn own(error: &types::PluginError) -> String {
+    match error {
+        types::PluginError::InvalidItem((index, why)) => format!("the plugin refused item {index} of the batch: {why}"),
+        types::PluginError::Configuration(what) => format!("the plugin refused its configuration: {what}"),
+        types::PluginError::Unsupported(what) => format!("the plugin does not serve this run: {what}"),
+        types::PluginError::Internal(what) => format!("the plugin reports a defect of its own: {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_call_names_plugin_function_batch_fault_and_remedy() {
+        let site = CallSite { plugin: "spinner".into(), function: "format", batch: Some(3) };
+        let fault = Fault::Deadline { limit: Duration::from_millis(250) };
+        assert_eq!(
+            PluginError::Call { site, fault }.to_string(),
+            "plugin `spinner`, call `format` of batch 3: stopped at its deadline of 250ms; the plugin loops or is too \
+             slow: fix it, or raise `plugins.deadline_ms`"
+        );
+    }
+
+    #[test]
+    fn only_a_runtime_failure_is_ours() {
+        let site = CallSite { plugin: "p".into(), function: "decide", batch: None };
+        let trap = PluginError::Call { site: site.clone(), fault: Fault::Trap { what: "x".into() } };
+        let runtime = PluginError::Call { site, fault: Fault::Runtime { what: "x".into() } };
+        assert!(!trap.is_ours() && runtime.is_ours());
+    }
+}

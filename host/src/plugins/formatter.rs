@@ -1,0 +1,156 @@
+//! Formatter plugins: examples in, training records out.
+
+use std::sync::Arc;
+
+use super::bindings::formatter::FormatterPre;
+use super::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
+use super::bindings::types::Example;
+use super::engine::{PluginEngine, incompatible};
+use super::error::{CallSite, PluginError};
+use super::limits::CallState;
+use super::manifest::PluginKind;
+use super::registry::PluginPackage;
+use super::{PluginIdentity, invalid};
+
+/// An admitted formatter.
+pub struct Formatter {
+    identity: PluginIdentity,
+    engine: Arc<PluginEngine>,
+    instance: FormatterPre<CallState>,
+}
+
+impl Formatter {
+    /// Most examples of one call: a fresh instance costs 20 us, so at 256 it is 0.1 us an example.
+    pub const MAX_BATCH: usize = 256;
+
+    /// Compiles and checks `package`.
+    ///
+    /// # Errors
+    /// What [`PluginError`] has for a component that does not fit.
+    pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
+        let instance = FormatterPre::new(engine.admit(package, PluginKind::Formatter)?)
+            .map_err(|error| incompatible(&package.manifest.name, &error))?;
+        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+    }
+
+    /// What `run.json` says of it.
+    pub fn identity(&self) -> &PluginIdentity {
+        &self.identity
+    }
+
+    /// Formats examples, in order, in batches of at most [`Formatter::MAX_BATCH`] examples, or fewer where their
+    /// text would not fit the output cap.
+    ///
+    /// # Errors
+    /// [`PluginError::Call`]; also where a batch does not have one result per example, or a response does not start
+    /// on a character of its text.
+    pub fn format(&self, config: &FormatterConfig, examples: &[Example]) -> Result<Vec<Formatted>, PluginError> {
+        let mut formatted = Vec::with_capacity(examples.len());
+        // A record repeats its example's text and a template: half of the cap leaves room for both.
+        for (batch, examples) in batches(examples, self.engine.limits().output_bytes / 2).enumerate() {
+            let site = CallSite { plugin: self.identity.name.clone(), function: "format", batch: Some(batch + 1) };
+            let results = self.engine.call(site.clone(), |store| {
+                self.instance
+                    .instantiate(&mut *store)?
+                    .tunesmith_plugin_formatting()
+                    .call_format(store, config, examples)
+            })?;
+            check(&results, examples).map_err(|what| invalid(site, what))?;
+            formatted.extend(results);
+        }
+        Ok(formatted)
+    }
+}
+
+/// Cuts `examples` into runs of at most `MAX_BATCH` examples and `max_bytes` of text; never an empty one.
+fn batches(examples: &[Example], max_bytes: usize) -> impl Iterator<Item = &[Example]> {
+    let mut rest = examples;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take(Formatter::MAX_BATCH).take_while(|example| {
+            bytes += text_bytes(example);
+            bytes <= max_bytes
+        });
+        let n = fitting.count().max(1).min(rest.len());
+        let (batch, after) = rest.split_at(n);
+        rest = after;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+fn text_bytes(example: &Example) -> usize {
+    match example {
+        Example::Instruction(e) => e.instruction.len() + e.input.len() + e.output.len(),
+        Example::Preference(p) => p.instruction.len() + p.input.len() + p.chosen.len() + p.rejected.len(),
+        Example::Triplet(t) => t.anchor.len() + t.positive.len() + t.negative.len(),
+    }
+}
+
+/// What the WIT promises of the list; whether a record suits the method is the data set's own check.
+fn check(results: &[Formatted], examples: &[Example]) -> Result<(), String> {
+    if results.len() != examples.len() {
+        return Err(format!("{} results for {} examples", results.len(), examples.len()));
+    }
+    for (index, result) in results.iter().enumerate() {
+        if let Formatted::Ready(TrainingRecord::Text(record)) = result
+            && let Some(start) = record.response_start
+            && !record.text.is_char_boundary(start as usize)
+        {
+            return Err(format!(
+                "the response of result {index} starts at byte {start}, which is no character of its text of {} bytes",
+                record.text.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bindings::formatting::TextRecord;
+    use super::super::bindings::types::{InstructionExample, Lineage};
+    use super::*;
+
+    fn example(output: &str) -> Example {
+        let lineage = Lineage { span_ids: vec![], trace_id: String::new(), session_id: None, annotation_names: vec![] };
+        Example::Instruction(InstructionExample {
+            instruction: String::new(),
+            input: String::new(),
+            output: output.into(),
+            corrected: false,
+            lineage,
+        })
+    }
+
+    fn text(text: &str, response_start: u32) -> Formatted {
+        Formatted::Ready(TrainingRecord::Text(TextRecord { text: text.into(), response_start: Some(response_start) }))
+    }
+
+    #[test]
+    fn a_formatter_must_answer_every_example() {
+        assert_eq!(check(&[text("ab", 1)], &[example("x"), example("y")]), Err("1 results for 2 examples".into()));
+    }
+
+    #[test]
+    fn a_response_must_start_on_a_character_of_its_text() {
+        assert_eq!(check(&[text("aé", 1)], &[example("x")]), Ok(()));
+        for start in [2, 4] {
+            let error = format!(
+                "the response of result 0 starts at byte {start}, which is no character of its text of 3 bytes"
+            );
+            assert_eq!(check(&[text("aé", start)], &[example("x")]), Err(error));
+        }
+    }
+
+    #[test]
+    fn batches_are_bounded_in_examples_and_in_bytes_and_lose_nothing() {
+        let many = vec![example("x"); 600];
+        let sizes: Vec<_> = batches(&many, 1 << 20).map(<[_]>::len).collect();
+        assert_eq!(sizes, [256, 256, 88]);
+        let long = vec![example("12345"); 5];
+        // Two fit 10 bytes; where not even one fits, one goes alone and the output cap decides.
+        assert_eq!(batches(&long, 10).map(<[_]>::len).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(batches(&long, 1).count(), 5);
+        assert_eq!(batches(&[], 1).count(), 0);
+    }
+}

@@ -1,0 +1,88 @@
+//! Policy plugins: dataset statistics in, decision out.
+
+use std::sync::Arc;
+
+use super::bindings::policy::PolicyPre;
+use super::bindings::selection_policy::{DatasetStatistics, Decision, PolicyConfig};
+use super::engine::{PluginEngine, incompatible};
+use super::error::{CallSite, PluginError};
+use super::limits::CallState;
+use super::manifest::PluginKind;
+use super::registry::PluginPackage;
+use super::{PluginIdentity, invalid};
+
+/// An admitted policy.
+pub struct Policy {
+    identity: PluginIdentity,
+    engine: Arc<PluginEngine>,
+    instance: PolicyPre<CallState>,
+}
+
+impl Policy {
+    /// Compiles and checks `package`.
+    ///
+    /// # Errors
+    /// What [`PluginError`] has for a component that does not fit.
+    pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
+        let instance = PolicyPre::new(engine.admit(package, PluginKind::Policy)?)
+            .map_err(|error| incompatible(&package.manifest.name, &error))?;
+        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+    }
+
+    /// What `run.json` says of it.
+    pub fn identity(&self) -> &PluginIdentity {
+        &self.identity
+    }
+
+    /// Decides what a dataset is good for.
+    ///
+    /// # Errors
+    /// [`PluginError::Call`]; also where the confidence is no number from 0 to 1, or nothing is short where data
+    /// is said to be insufficient.
+    pub fn decide(&self, config: &PolicyConfig, statistics: &DatasetStatistics) -> Result<Decision, PluginError> {
+        let site = CallSite { plugin: self.identity.name.clone(), function: "decide", batch: None };
+        let decision = self.engine.call(site.clone(), |store| {
+            self.instance
+                .instantiate(&mut *store)?
+                .tunesmith_plugin_selection_policy()
+                .call_decide(store, config, statistics)
+        })?;
+        check(&decision).map_err(|what| invalid(site, what))?;
+        Ok(decision)
+    }
+}
+
+fn check(decision: &Decision) -> Result<(), String> {
+    match decision {
+        Decision::Train(choice) if !(0.0..=1.0).contains(&choice.confidence) => {
+            Err(format!("a confidence of {}, which is not from 0 to 1", choice.confidence))
+        }
+        Decision::Insufficient(insufficiency) if insufficiency.shortfalls.is_empty() => {
+            Err("data is said to be insufficient, but no shortfall is named".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bindings::selection_policy::{Insufficiency, TrainingChoice};
+    use super::super::bindings::types::TrainingMethod;
+    use super::*;
+
+    #[test]
+    fn a_confidence_outside_of_0_to_1_is_invalid_output() {
+        let train = |confidence| {
+            Decision::Train(TrainingChoice { method: TrainingMethod::Sft, confidence, reason: String::new() })
+        };
+        assert_eq!(check(&train(0.0)), Ok(()));
+        assert_eq!(check(&train(1.0)), Ok(()));
+        assert_eq!(check(&train(1.5)), Err("a confidence of 1.5, which is not from 0 to 1".into()));
+        assert!(check(&train(f64::NAN)).is_err());
+    }
+
+    #[test]
+    fn insufficient_data_must_say_what_is_short() {
+        assert!(check(&Decision::Insufficient(Insufficiency { shortfalls: vec![], reason: "x".into() })).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! What a run found out, as JSON and as a table.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use trainer_cuda::trainer::Evaluation;
+
+use crate::dataset::SkipTable;
+use crate::plugins::bindings::selection_policy::{DatasetStatistics, TrainingChoice};
+
+/// The result of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// Whose data it was.
+    pub tenant_id: String,
+    /// The telemetry project.
+    pub project: String,
+    /// The agent.
+    pub agent_type: String,
+    /// `sft`.
+    pub method: &'static str,
+    /// Why that method.
+    pub choice: TrainingChoice,
+    /// What was trained.
+    pub base_model: PathBuf,
+    /// False where every weight was trained.
+    pub lora: bool,
+    /// What it was trained on.
+    pub device: String,
+    /// Spans that the extractor saw.
+    pub spans: u64,
+    /// Examples that could train, by kind.
+    pub examples: ExampleCounts,
+    /// What was left out, by reason.
+    pub skipped: SkipTable,
+    /// Examples that trained.
+    pub n_train: usize,
+    /// Examples that judged.
+    pub n_held_out: usize,
+    /// Adapter against base; none where there were too few examples to hold any out.
+    pub held_out: Option<HeldOutComparison>,
+    /// Loss of the last optimiser step.
+    pub final_train_loss: f64,
+    /// The adapter's folder.
+    pub adapter_path: PathBuf,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Tokens of the examples trained on, per second of training.
+    pub tokens_per_second: f64,
+    /// The most memory held at once.
+    pub peak_rss_bytes: u64,
+}
+
+/// Examples that could train: distinct, less those that would be held out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ExampleCounts {
+    /// For SFT.
+    pub approved_examples: u32,
+    /// For DPO.
+    pub preference_pairs: u32,
+    /// For embedding models.
+    pub triplets: u32,
+}
+
+/// Adapter against base on examples that neither was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct HeldOutComparison {
+    /// The base model's scores.
+    pub base: Evaluation,
+    /// The adapter's.
+    pub adapter: Evaluation,
+    /// True where the adapter's loss is lower and it gives no fewer exact answers.
+    pub adapter_beats_base: bool,
+}
+
+/// Where the time went, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Timings {
+    /// From the start to the first optimiser step: reading, extraction, encoding, loading, the base's scores.
+    pub before_training_s: f64,
+    /// Of that, in plugin calls.
+    pub plugins_s: f64,
+    /// `plugins_s / before_training_s`.
+    pub plugin_share: f64,
+    /// In optimiser steps.
+    pub training_s: f64,
+    /// Of the whole run.
+    pub total_s: f64,
+}
+
+impl HeldOutComparison {
+    /// Compares two scores of the same examples.
+    pub fn new(base: Evaluation, adapter: Evaluation) -> Self {
+        let adapter_beats_base = adapter.loss < base.loss && adapter.exact_match >= base.exact_match;
+        Self { base, adapter, adapter_beats_base }
+    }
+
+    /// The sentence that a run ends with.
+    pub fn verdict(&self) -> &'static str {
+        if self.adapter_beats_base { "adapter beats base" } else { "adapter does not beat base" }
+    }
+}
+
+impl Timings {
+    /// From durations; the total is told by the run's end.
+    pub fn new(before_training: Duration, plugins: Duration, training: Duration) -> Self {
+        Self {
+            before_training_s: before_training.as_secs_f64(),
+            plugins_s: plugins.as_secs_f64(),
+            plugin_share: plugins.as_secs_f64() / before_training.as_secs_f64().max(1e-9),
+            training_s: training.as_secs_f64(),
+            total_s: 0.0,
+        }
+    }
+}
+
+impl From<&DatasetStatistics> for ExampleCounts {
+    fn from(statistics: &DatasetStatistics) -> Self {
+        let DatasetStatistics { approved_examples, preference_pairs, triplets, .. } = *statistics;
+        Self { approved_examples, preference_pairs, triplets }
+    }
+}
+
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", skip_table(&self.skipped))?;
+        let mut table = table();
+        let mut row = |name: &str, value: String| {
+            table.add_row([name.to_owned(), value]);
+        };
+        row("method", format!("{} ({})", self.method, self.choice.reason));
+        row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
+        row("device", self.device.clone());
+        row(
+            "training",
+            format!(
+                "{:.1} s, {:.0} tokens/s, last loss {:.4}",
+                self.timings.training_s, self.tokens_per_second, self.final_train_loss
+            ),
+        );
+        row(
+            "before it",
+            format!(
+                "{:.1} s, {:.1}% of it in plugins",
+                self.timings.before_training_s,
+                100.0 * self.timings.plugin_share
+            ),
+        );
+        row("whole run", format!("{:.1} s, peak memory {} MiB", self.timings.total_s, self.peak_rss_bytes >> 20));
+        row("adapter", self.adapter_path.display().to_string());
+        writeln!(f, "{table}")?;
+        match &self.held_out {
+            Some(held_out) => write!(f, "{}\n{}", scores(held_out), held_out.verdict()),
+            None => write!(f, "adapter was not compared with base: too few examples to hold any out"),
+        }
+    }
+}
+
+/// Reason and count of what was left out.
+pub fn skip_table(skipped: &SkipTable) -> Table {
+    let mut table = table();
+    table.set_header(["left out", "count"]);
+    for (reason, count) in skipped.rows() {
+        table.add_row([reason.to_owned(), count.to_string()]);
+    }
+    align_right(&mut table, &[1]);
+    table
+}
+
+/// A plain table: no frame, so that a terminal of any width and a pipe show the same.
+pub fn table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table
+}
+
+fn scores(held_out: &HeldOutComparison) -> Table {
+    let mut table = table();
+    table.set_header(["held out", "loss", "exact match"]);
+    for (name, scores) in [("base", &held_out.base), ("adapter", &held_out.adapter)] {
+        table.add_row([name.to_owned(), format!("{:.4}", scores.loss), format!("{:.1}%", 100.0 * scores.exact_match)]);
+    }
+    align_right(&mut table, &[1, 2]);
+    table
+}
+
+fn align_right(table: &mut Table, columns: &[usize]) {
+    for &column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(loss: f64, exact_match: f64) -> Evaluation {
+        Evaluation { loss, exact_match, n_examples: 10, n_labels: 40 }
+    }
+
+    #[test]
+    fn an_adapter_beats_its_base_only_with_a_lower_loss_and_no_fewer_exact_answers() {
+        let verdict = |adapter| HeldOutComparison::new(scores(1.0, 0.5), adapter).verdict();
+        assert_eq!(verdict(scores(0.9, 0.5)), "adapter beats base");
+        assert_eq!(verdict(scores(0.9, 0.4)), "adapter does not beat base");
+        assert_eq!(verdict(scores(1.0, 0.9)), "adapter does not beat base");
+        assert_eq!(verdict(scores(f64::NAN, 0.9)), "adapter does not beat base");
+    }
+
+    #[test]
+    fn the_skip_table_has_a_row_per_reason() {
+        let mut skipped = SkipTable::default();
+        skipped.add_many("no verdict", 120);
+        skipped.add("empty output");
+        let lines: Vec<_> = skip_table(&skipped).lines().map(|line| line.trim_end().to_owned()).collect();
+        assert_eq!(lines, [" left out      count", " no verdict      120", " empty output      1"]);
+    }
+}
