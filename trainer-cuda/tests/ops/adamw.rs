@@ -23,16 +23,16 @@ const STEP: AdamW = AdamW {
 
 #[test]
 fn three_steps_equal_torch() {
-    // torch 2 AdamW(lr=0.01, betas=(0.875, 0.96875), eps=1e-8, weight_decay=0.125), gradients halved as clipping would.
+    // torch 2 AdamW(lr=0.01, betas=(0.875, 0.96875), eps=0.0625, weight_decay=0.125), gradients halved as clipping would.
     let gradients = [[0.25, -2.0, 0.001, 1.0], [0.5, 1.5, -0.002, 1.0], [-0.75, 0.125, 0.004, -3.0]];
-    let want_weight = [0.4793540835380554, -1.2343400716781616, 2.978292942047119, -0.00952152069658041];
+    let want_weight = [0.48482972383499146, -1.2349965572357178, 2.988642454147339, -0.007464583497494459];
     let want_avg = [-0.007568359375, -0.005859375, 0.0001884765806607902, -0.0849609375];
     let want_avg_sq = [0.006744861602783203, 0.046478271484375, 1.6260530344425206e-07, 0.08521270751953125];
     for result in on_every_device(|cpu| {
         let mut tensors = [trainable(cpu, &[0.5, -1.25, 3.0, 0.0078125], 1, 4, vec![0.0; 4])];
         for (i, gradient) in gradients.iter().enumerate() {
             cpu.write_f32(&mut tensors[0].grad, gradient);
-            cpu.adamw_step(&mut tensors, AdamW { step: i as i32 + 1, ..STEP });
+            cpu.adamw_step(&mut tensors, AdamW { epsilon: 0.0625, step: i as i32 + 1, ..STEP });
         }
         let [t] = tensors;
         vec![cpu.read_weight(&t.weight), t.exp_avg, t.exp_avg_sq]
