@@ -446,6 +446,7 @@ fn rules_match_names_whole_or_from_a_boundary_and_attributes_exactly() {
     let attribute = |key: &str, value: &str| MatchRule::AttributeEquals((key.to_owned(), value.to_owned()));
     assert_eq!(matching(&[exact("RoutingAgent.route")]), [1]);
     assert_eq!(matching(&[suffix("route")]), [0, 1, 2, 5, 7]);
+    assert_eq!(matching(&[suffix(".route")]), [1, 5, 7], "a suffix may bring its boundary");
     assert_eq!(matching(&[suffix("RoutingAgent.route"), exact("reroute"), exact("reroute")]), [1, 3]);
     assert_eq!(matching(&[attribute("agent.name", "it's \"routing\" \\ שלום")]), [100]);
     assert_eq!(matching(&[attribute("agent.name", "5"), attribute("quoted \"key\"", "5")]), [103]);
@@ -515,6 +516,22 @@ fn a_truncated_store_is_damaged_and_no_panic() {
         batches.collect::<Result<Vec<_>, _>>().map(|_| ())
     });
     assert!(matches!(read, Err(TelemetryError::Damaged { .. })), "{read:?}");
+}
+
+#[test]
+fn the_quick_starts_telemetry_imports_whole() {
+    let (_folder, mut store) = new_store();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart/telemetry.jsonl");
+    let report = import(&mut store, &path, None, |_| {}).unwrap();
+    assert_eq!((report.rejected, report.first_rejected), (0, vec![]));
+    let lines = std::fs::read_to_string(&path).unwrap().lines().count() as u64;
+    assert_eq!(report.spans.new + report.annotations.new, lines);
+
+    let routing = [MatchRule::AttributeEquals(("agent.name".to_owned(), "routing_agent".to_owned()))];
+    let suffix = [MatchRule::NameSuffix("RoutingAgent.route".to_owned())];
+    let selected = store.count_matching("default", &routing).unwrap();
+    assert_eq!(selected, store.count_matching("default", &suffix).unwrap());
+    assert!(selected >= 400 && selected < store.count_spans("default").unwrap() / 2, "{selected}");
 }
 
 /// `cargo test --release -p tunesmith --test telemetry -- --ignored --nocapture`

@@ -147,6 +147,11 @@ fn both_spellings_of_the_rope_are_read() {
         (json!({ "rope_parameters": parameters }), 5e5, llama3),
         (old(json!(5e5), with("rope_type", json!("llama3"))), 5e5, llama3),
         (old(json!(5e5), with("type", json!("linear"))), 5e5, RopeScaling::Linear { factor: 8.0 }),
+        (
+            old(json!(5e5), json!({ "rope_type": "linear", "type": "linear", "factor": 2 })),
+            5e5,
+            RopeScaling::Linear { factor: 2.0 },
+        ),
         (old(json!(1e6), Value::Null), 1e6, RopeScaling::None),
         (old(Value::Null, Value::Null), 1e4, RopeScaling::None),
     ];

@@ -163,6 +163,9 @@ fn condition(rules: &[MatchRule]) -> (String, Vec<Value>) {
         .iter()
         .map(|rule| match rule {
             MatchRule::NameExact(name) => format!("name = ?{}", parameter(name)),
+            MatchRule::NameSuffix(suffix) if suffix.starts_with(['.', '/']) => {
+                format!("substr(name, -length(?{p})) = ?{p}", p = parameter(suffix))
+            }
             MatchRule::NameSuffix(suffix) => {
                 let p = parameter(suffix);
                 format!("name = ?{p} OR substr(name, -length(?{p}) - 1) IN ('.' || ?{p}, '/' || ?{p})")

@@ -1,5 +1,6 @@
 //! The vocabulary projection with its softmax, chunk by chunk.
 
+use super::elementwise::GRAIN;
 use super::exp::exp;
 use super::gemm::{Operand, Product, gemm};
 use super::parallel::{Ragged, rows};
@@ -33,7 +34,7 @@ pub(super) fn linear_cross_entropy(
         let logprob = Ragged { data: &mut logprob[offsets[0] as usize..offsets[n] as usize], offsets };
         let buffers = (rows(logits, n, vocab), rows(&mut argmax[first..], n, 1), logprob);
         let d_logprob = grad.as_ref().map(|grad| grad.d_logprob.as_slice());
-        cpu.for_rows(n, 1, buffers, |_, (logits, argmax, logprob)| {
+        cpu.for_rows(n, GRAIN.div_ceil(vocab), buffers, |_, (logits, argmax, logprob)| {
             let (offsets, mut logprob) = (logprob.offsets, logprob.data);
             let row_logits = logits.into_slice().chunks_exact_mut(vocab);
             for ((logits, argmax), edge) in row_logits.zip(argmax.into_slice()).zip(offsets.windows(2)) {

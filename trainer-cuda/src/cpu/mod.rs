@@ -3,6 +3,7 @@
 mod adamw;
 mod attention;
 mod attention_kernels;
+mod attention_tile;
 mod cross_entropy;
 mod elementwise;
 mod embedding;

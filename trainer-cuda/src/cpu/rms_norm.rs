@@ -46,9 +46,9 @@ pub(super) fn backward(
         let columns = GRAIN.div_ceil(n_tokens.max(1)).next_multiple_of(LANES);
         cpu.for_rows(hidden, columns, rows(d_weight, hidden, 1), |range, d_weight| {
             let d_weight = d_weight.into_slice();
-            for t in 0..n_tokens {
+            for (t, &rstd) in rstd[..n_tokens].iter().enumerate() {
                 let row = t * hidden + range.start..t * hidden + range.end;
-                add_weight_gradient(cpu.simd, d_weight, &dy[row.clone()], &x[row], rstd[t]);
+                add_weight_gradient(cpu.simd, d_weight, &dy[row.clone()], &x[row], rstd);
             }
         });
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
-use super::{HostTensor, Opened, Source, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported};
+use super::{HostTensor, Opened, Source, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
@@ -153,11 +153,7 @@ fn config(gguf: &Gguf, tokenizer: &TextTokenizer) -> Result<ModelConfig> {
     let hidden_size = number("llama.embedding_length")?;
     let num_attention_heads = number("llama.attention.head_count")?;
     let num_key_value_heads = gguf.usize("llama.attention.head_count_kv")?.unwrap_or(num_attention_heads);
-    if num_attention_heads == 0 || num_key_value_heads == 0 || !num_attention_heads.is_multiple_of(num_key_value_heads)
-    {
-        let what = format!("{num_attention_heads} attention heads cannot share {num_key_value_heads} key-value heads");
-        return Err(corrupt(gguf.path(), what));
-    }
+    check_heads(num_attention_heads, num_key_value_heads, gguf.path())?;
     let head_dim = gguf.usize("llama.attention.key_length")?.unwrap_or(hidden_size / num_attention_heads);
     let rotated = gguf.usize("llama.rope.dimension_count")?.unwrap_or(head_dim);
     if rotated != head_dim || head_dim == 0 || !head_dim.is_multiple_of(2) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{corrupt, missing, unsupported};
+use super::{check_heads, corrupt, missing, unsupported};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
@@ -26,11 +26,7 @@ pub(super) fn parse(json: &Value, path: &Path) -> Result<ModelConfig> {
     let hidden_size = required(raw.hidden_size, "hidden_size")?;
     let num_attention_heads = required(raw.num_attention_heads, "num_attention_heads")?;
     let num_key_value_heads = raw.num_key_value_heads.unwrap_or(num_attention_heads);
-    if num_attention_heads == 0 || num_key_value_heads == 0 || !num_attention_heads.is_multiple_of(num_key_value_heads)
-    {
-        let what = format!("{num_attention_heads} attention heads cannot share {num_key_value_heads} key-value heads");
-        return Err(corrupt(path, what));
-    }
+    check_heads(num_attention_heads, num_key_value_heads, path)?;
     let head_dim = raw.head_dim.unwrap_or(hidden_size / num_attention_heads);
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(corrupt(path, format!("rotary embedding needs an even `head_dim`, not {head_dim}")));
@@ -100,8 +96,8 @@ impl TokenId {
 
 #[derive(Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    r#type: Option<String>, // before transformers 4.43; some files have both
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
@@ -133,7 +129,7 @@ fn rope(raw: &RawConfig, path: &Path) -> Result<(f64, RopeScaling)> {
     let theta = rope.and_then(|rope| rope.rope_theta).or(raw.rope_theta).unwrap_or(10_000.0);
     let Some(rope) = rope else { return Ok((theta, RopeScaling::None)) };
     let required = |value: Option<f64>, key: &str| value.ok_or_else(|| missing(path, format!("the rope's `{key}`")));
-    let scaling = match rope.rope_type.as_deref() {
+    let scaling = match rope.rope_type.as_deref().or(rope.r#type.as_deref()) {
         None | Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: required(rope.factor, "factor")? },
         Some("llama3") => RopeScaling::Llama3 {

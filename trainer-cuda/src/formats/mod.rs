@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod gguf;
 mod gguf_blocks;
+mod gguf_header;
 mod gguf_llama;
 mod gguf_tokenizer;
 mod hf_config;
@@ -145,6 +146,14 @@ fn missing(path: &Path, what: impl Into<String>) -> TrainerError {
 
 fn unsupported(path: &Path, what: impl Into<String>) -> TrainerError {
     TrainerError::Unsupported { path: path.to_owned(), what: what.into() }
+}
+
+/// Each key-value head serves the same number of attention heads.
+fn check_heads(heads: usize, kv_heads: usize, path: &Path) -> Result<()> {
+    if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(corrupt(path, format!("{heads} attention heads cannot share {kv_heads} key-value heads")));
+    }
+    Ok(())
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {
