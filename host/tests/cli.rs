@@ -1,4 +1,5 @@
 //! The command line as its users meet it: exit codes, texts, and what is left on disk.
+#![allow(clippy::unwrap_used)] // clippy allows it in test functions only, and these have helpers
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
