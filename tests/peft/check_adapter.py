@@ -1,4 +1,4 @@
-"""check_adapter.py --base HF_FOLDER --adapter DIR [--run-json FILE]: PEFT's view of an adapter against its run.json.
+"""check_adapter.py --base HF_FOLDER --adapter DIR --records FILE: PEFT's view of an adapter against its run.json.
 
 README.md beside this says what is read, what is compared and what the exit codes mean.
 """
@@ -17,7 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TOLERANCE = 1e-3  # f32 on both sides: what differs is the order of sums over 30 layers
 KEY_WARNINGS = ("missing", "unexpected", "mismatch", "not found", "ignored")
@@ -27,12 +27,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--adapter", type=Path, required=True)
-    parser.add_argument("--run-json", type=Path, help="default: ADAPTER/run.json")
+    parser.add_argument("--records", type=Path, required=True, help="what `tunesmith extract` wrote")
     args = parser.parse_args()
     try:
-        metrics = json.loads((args.run_json or args.adapter / "run.json").read_text())["metrics"]
+        metrics = json.loads((args.adapter / "run.json").read_text())["report"]["held_out"]
         ours = metrics["adapter"]["loss"]
-        records = [json.loads(line) for line in (args.adapter / "held_out.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in args.records.read_text().splitlines()]
+        tokenizer = AutoTokenizer.from_pretrained(args.adapter)
+        records = [encode(tokenizer, line) for line in lines if line["set"] == "held_out"]
         saved = load_file(args.adapter / "adapter_model.safetensors")
         model, problems = load(args.base, args.adapter)
     except (OSError, ValueError, KeyError) as error:
@@ -40,11 +42,11 @@ def main():
         sys.exit(2)
     problems += check_tensors(saved, get_peft_model_state_dict(model))
     if not records:
-        problems.append("held_out.jsonl is empty")
+        problems.append("no held-out record")
 
     print(f"{len(saved)} adapter tensors, {len(records)} held-out records")
-    print(f"{'':10}{'loss ours':>12}{'PEFT':>12}{'accuracy ours':>16}{'PEFT':>8}")
-    loss, accuracy = row("adapter", metrics, model, records)
+    print(f"{'':10}{'loss ours':>12}{'PEFT':>12}{'match ours':>16}{'PEFT':>8}")
+    loss = row("adapter", metrics, model, records)
     with model.disable_adapter():
         row("base", metrics, model, records)
     if not abs(loss - ours) <= TOLERANCE:
@@ -52,6 +54,22 @@ def main():
     for problem in problems:
         print(f"FAIL {problem}")
     sys.exit(1 if problems else 0)
+
+
+def encode(tokenizer, line):
+    """Token ids, labels and the first token of the response, by the tokenizer that the adapter carries: a text is
+    trained whole, a completion alone; the response starts where the tokens of the prompt and the whole part."""
+    if "text" in line:
+        whole, prompt = line["text"], line["text"].encode()[: line["response_start"]].decode()
+    else:
+        whole, prompt = line["prompt"] + line["completion"], line["prompt"]
+    ids = tokenizer(whole.removesuffix(tokenizer.eos_token) + tokenizer.eos_token)["input_ids"]
+    start = 0
+    for ours, theirs in zip(tokenizer(prompt)["input_ids"], ids):
+        if ours != theirs:
+            break
+        start += 1
+    return {"input_ids": ids, "labels_from": 0 if "text" in line else start, "response_from": start}
 
 
 def load(base, adapter):
@@ -88,25 +106,24 @@ def check_tensors(saved, loaded):
 
 
 def row(name, metrics, model, records):
-    loss, accuracy, seconds = evaluate(model, records)
-    ours = metrics.get(name, {})
-    show = lambda key: f"{ours[key]:.6f}" if isinstance(ours.get(key), (int, float)) else "-"
-    print(f"{name:10}{show('loss'):>12}{loss:12.6f}{show('accuracy'):>16}{accuracy:8.4f}   ({seconds:.1f} s)")
-    return loss, accuracy
+    loss, exact_match, seconds = evaluate(model, records)
+    ours = metrics[name]
+    print(f"{name:10}{ours['loss']:12.6f}{loss:12.6f}{ours['exact_match']:16.4f}{exact_match:8.4f}   ({seconds:.1f} s)")
+    return loss
 
 
 @torch.no_grad()
 def evaluate(model, records):
-    """Negative log-likelihood per labelled token; share of records whose every labelled token is the most likely."""
+    """Negative log-likelihood per labelled token; share of records whose every response token is the most likely."""
     start, nll, n_labels, n_right = time.time(), 0.0, 0, 0
     for record in records:
-        logits = model(input_ids=torch.tensor([record["input_ids"]])).logits[0, :-1]
-        labels = torch.tensor(record["labels"][1:])
-        labelled = labels != -100
-        logprobs = logits[labelled].log_softmax(-1)
-        nll -= logprobs.gather(1, labels[labelled, None]).double().sum().item()
-        n_labels += int(labelled.sum())
-        n_right += bool((logprobs.argmax(-1) == labels[labelled]).all())
+        ids = torch.tensor(record["input_ids"])
+        logprobs = model(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)  # row i predicts token i + 1
+        labels_from, response_from = max(record["labels_from"], 1), max(record["response_from"], 1)
+        labelled = logprobs[labels_from - 1 :].gather(1, ids[labels_from:, None])
+        nll -= labelled.double().sum().item()
+        n_labels += len(labelled)
+        n_right += bool((logprobs[response_from - 1 :].argmax(-1) == ids[response_from:]).all())
     return nll / max(n_labels, 1), n_right / max(len(records), 1), time.time() - start
 
 

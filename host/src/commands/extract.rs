@@ -20,6 +20,8 @@ use crate::run_dir;
 
 #[derive(Serialize)]
 struct Line<'a> {
+    /// `train` or `held_out`, as in `run.json`.
+    set: &'static str,
     #[serde(flatten)]
     record: Value,
     lineage: &'a Lineage,
@@ -41,11 +43,16 @@ pub(super) fn run(
     let plugins = RunPlugins::load(config)?;
     let source = pipeline::open_source(config, progress)?;
     let collected = pipeline::collect(config, &source, &plugins.extractor, progress)?;
-    let (examples, mut skipped) = (dataset::of_kind(&collected.examples, kind(choice)), collected.skipped);
-    let formatting = pipeline::format(config, &plugins.formatter, examples, &mut skipped)?;
+    let examples = dataset::of_kind(&collected.examples, kind(choice));
+    let split = dataset::split(examples, &collected.origins, config.training.seed)?;
+    let mut skipped = collected.skipped;
+    let sets = [
+        ("train", pipeline::format(config, &plugins.formatter, split.train, &mut skipped)?),
+        ("held_out", pipeline::format(config, &plugins.formatter, split.held_out, &mut skipped)?),
+    ];
     match output {
-        Some(path) => run_dir::write_whole(path, |file| write(&formatting, file))?,
-        None => match write(&formatting, &mut io::stdout().lock()) {
+        Some(path) => run_dir::write_whole(path, |file| write(&sets, file))?,
+        None => match write(&sets, &mut io::stdout().lock()) {
             // A reader that has seen enough, such as `head`, is no failure.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 return Err(HostError::io("write", Path::new("standard output"))(error));
@@ -53,7 +60,8 @@ pub(super) fn run(
             _ => {}
         },
     }
-    let summary = Summary { records: formatting.records.len(), spans: collected.spans, skipped };
+    let records = sets.iter().map(|(_, formatting)| formatting.records.len()).sum();
+    let summary = Summary { records, spans: collected.spans, skipped };
     let text =
         format!("{}\n\n{} records from {} spans", report::skip_table(&summary.skipped), summary.records, summary.spans);
     Ok(Answer { aside: output.is_none(), ..Answer::new(text, &summary) })
@@ -67,12 +75,14 @@ fn kind(choice: ExampleChoice) -> ExampleKind {
     }
 }
 
-fn write(formatting: &Formatting, output: &mut dyn Write) -> io::Result<()> {
+fn write(sets: &[(&'static str, Formatting)], output: &mut dyn Write) -> io::Result<()> {
     let mut output = io::BufWriter::new(output);
-    for (record, source) in formatting.records.iter().zip(&formatting.sources) {
-        let line = Line { record: fields(record), lineage: dataset::lineage(source) };
-        serde_json::to_writer(&mut output, &line)?;
-        output.write_all(b"\n")?;
+    for (set, formatting) in sets {
+        for (record, source) in formatting.records.iter().zip(&formatting.sources) {
+            let line = Line { set, record: fields(record), lineage: dataset::lineage(source) };
+            serde_json::to_writer(&mut output, &line)?;
+            output.write_all(b"\n")?;
+        }
     }
     output.flush()
 }

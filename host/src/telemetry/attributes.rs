@@ -1,5 +1,5 @@
 //! Attributes as one JSON text per span: readable in any SQLite shell, and searchable by `json_each`.
-//! 10,000 spans of 20 attributes are decoded in about 40 ms.
+//! 10,000 spans of 16 attributes and an annotation are read in 66 ms (`timing_of_10_000_spans`).
 
 use std::fmt;
 
