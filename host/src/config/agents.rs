@@ -8,10 +8,10 @@ pub(super) const APPROVED_LABELS: [&str; 9] =
 /// Labels that reject.
 pub(super) const REJECTED_LABELS: [&str; 10] =
     ["rejected", "reject", "declined", "incorrect", "wrong", "bad", "thumbs_down", "thumbs-down", "👎", "❌"];
-/// Keys of annotation metadata that hold a corrected output, the first that is there winning. Not `response`: review
-/// tools put the judged output itself there.
-pub(super) const CORRECTION_KEYS: [&str; 4] =
-    ["corrected_output", "correction", "corrected_response", "expected_output"];
+/// Keys of annotation metadata that hold a corrected output, the first that is there winning. `response` is last: review
+/// tools put the judged output itself there as often as a better one, and an equal one is no correction.
+pub(super) const CORRECTION_KEYS: [&str; 5] =
+    ["corrected_output", "correction", "corrected_response", "expected_output", "response"];
 /// The annotation that is a verdict.
 pub(super) const ANNOTATION_NAMES: [&str; 1] = ["human_approval"];
 /// What our own training and evaluation runs put on their spans.
