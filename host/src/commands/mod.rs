@@ -8,7 +8,7 @@ mod import;
 mod plugins;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -106,7 +106,9 @@ fn log_to(progress: &Progress, verbose: u8) {
     let level = ["warn", "tunesmith=info", "tunesmith=debug,trainer_cuda=debug"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let writer = progress.log_writer();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time();
+    // Colours are for people: a log file, or a terminal whose user wants none, gets plain text.
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(false).without_time();
     // Fails only where a logger is there already: `main` called twice in one process.
     let _ = log.with_writer(move || writer.clone()).try_init();
 }

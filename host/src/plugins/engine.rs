@@ -126,6 +126,7 @@ impl PluginEngine {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Fault::Deadline { limit: self.limits.deadline },
             Some(Trap::StackOverflow) => Fault::Stack,
+            Some(Trap::UnreachableCodeReached) => Fault::Trap { what: format!("{root} (a panic shows as this)") },
             // A Rust or C guest keeps a second stack in linear memory, and runs off its low end.
             Some(Trap::MemoryOutOfBounds) => Fault::Trap { what: format!("{root} (possibly a stack overflow)") },
             Some(_) => Fault::Trap { what: root.to_owned() },

@@ -2,7 +2,9 @@
 
 wit_bindgen::generate!({ world: "formatter", path: "../../../wit", generate_all });
 
-use exports::tunesmith::plugin::formatting::{Formatted, FormatterConfig, Guest, TextRecord, TrainingRecord};
+use exports::tunesmith::plugin::formatting::{
+    Formatted, FormatterConfig, Guest, PromptCompletion, TextRecord, TrainingRecord,
+};
 use std::hint::black_box;
 use tunesmith::plugin::types::{Example, PluginError};
 
@@ -13,6 +15,10 @@ impl Guest for Hostile {
         let behaviour = config.settings.iter().find(|(key, _)| key == "behaviour").map(|(_, value)| value.as_str());
         let record = |text: &str, response_start| {
             Formatted::Ready(TrainingRecord::Text(TextRecord { text: text.into(), response_start }))
+        };
+        let completion = |completion: &str| {
+            let prompt_completion = PromptCompletion { prompt: "x".into(), completion: completion.into() };
+            Formatted::Ready(TrainingRecord::PromptCompletion(prompt_completion))
         };
         match behaviour.unwrap_or_default() {
             "spin" => loop {
@@ -29,6 +35,10 @@ impl Guest for Hostile {
             "flood" => Ok(flood()),
             "too-few" => Ok(Vec::new()),
             "split-character" => Ok(examples.iter().map(|_| record("é", Some(1))).collect()),
+            "missing-field" => {
+                Ok((0..examples.len()).map(|index| completion(if index == 5 { "" } else { "x" })).collect())
+            }
+            "skip-all" => Ok(examples.iter().map(|_| Formatted::Skipped("skipped on purpose".into())).collect()),
             "refuse" => Err(PluginError::InvalidItem((0, "refused on purpose".into()))),
             other => Err(PluginError::Configuration(format!("no behaviour `{other}`"))),
         }

@@ -3,9 +3,7 @@
 
 wit_bindgen::generate!({ world: "formatter", path: "../../../wit", generate_all });
 
-use exports::tunesmith::plugin::formatting::{
-    Formatted, FormatterConfig, Guest, PromptCompletion, TrainingRecord,
-};
+use exports::tunesmith::plugin::formatting::{Formatted, FormatterConfig, Guest, PromptCompletion, TrainingRecord};
 use tunesmith::plugin::types::{Example, PluginError};
 
 struct Terse;
