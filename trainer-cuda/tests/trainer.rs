@@ -1,5 +1,7 @@
 //! The training loop: full fine-tuning against Hugging Face, determinism, saving, and what stops a run.
 
+#![allow(clippy::unwrap_used)] // the helpers read fixtures of this repository
+
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
