@@ -122,19 +122,20 @@ impl PluginEngine {
             None => {}
         }
         let root = error.root_cause().to_string();
+        let root = root.trim_start_matches("wasm trap: ");
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Fault::Deadline { limit: self.limits.deadline },
             Some(Trap::StackOverflow) => Fault::Stack,
             // A Rust or C guest keeps a second stack in linear memory, and runs off its low end.
             Some(Trap::MemoryOutOfBounds) => Fault::Trap { what: format!("{root} (possibly a stack overflow)") },
-            Some(_) => Fault::Trap { what: root },
+            Some(_) => Fault::Trap { what: root.to_owned() },
             // The runtime's type for this is private; its text is all there is.
             None if root.contains("fuel allocated for hostcalls") => {
                 Fault::OutputLimit { limit: self.limits.output_bytes }
             }
             // Lifting refuses a bad discriminant, a pointer past the end or text that is not UTF-8.
-            None if error.is::<wasmtime::WasmBacktrace>() => Fault::Trap { what: root },
-            None => Fault::InvalidOutput { what: root },
+            None if error.is::<wasmtime::WasmBacktrace>() => Fault::Trap { what: root.to_owned() },
+            None => Fault::InvalidOutput { what: root.to_owned() },
         }
     }
 
@@ -171,7 +172,7 @@ const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
 fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -> PluginError {
     let plugin = plugin.to_owned();
     if wasm.starts_with(COMPONENT_PREAMBLE) {
-        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}") }
+        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}; build or copy it again") }
     } else if wasm.starts_with(b"\0asm") {
         PluginError::NotAComponent { plugin, what: "it is a core module".to_owned() }
     } else {
@@ -268,7 +269,8 @@ mod tests {
     fn a_component_without_the_interface_of_its_kind_is_refused() {
         assert_eq!(
             load(COMPONENT_PREAMBLE),
-            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: nothing"
+            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: \
+             nothing; name another plugin, or build it for the world `extractor`"
         );
     }
 
