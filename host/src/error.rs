@@ -27,6 +27,9 @@ pub enum HostError {
     /// The model or its training.
     #[error(transparent)]
     Trainer(#[from] TrainerError),
+    /// Ctrl-C, or whoever started the process, ended the run.
+    #[error("interrupted: nothing of this run was kept")]
+    Interrupted,
     /// An output could not be written.
     #[error("cannot {action} `{}`", path.display())]
     Io {

@@ -2,9 +2,12 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::error::HostError;
 
 /// A plain line of a stage that goes on appears this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -13,6 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Progress {
     output: Output,
+    stop: Option<&'static AtomicBool>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,12 +33,28 @@ impl Progress {
             true => Output::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr())),
             false => Output::Lines,
         };
-        Self { output }
+        Self { output, stop: None }
     }
 
     /// Says nothing: for tests, and for use as a library.
     pub fn silent() -> Self {
-        Self { output: Output::Silent }
+        Self { output: Output::Silent, stop: None }
+    }
+
+    /// A run that reports here ends where `stop` becomes true.
+    pub fn stopped_by(self, stop: &'static AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    /// Asked between batches and between steps.
+    ///
+    /// # Errors
+    /// [`HostError::Interrupted`].
+    pub fn check_stop(&self) -> Result<(), HostError> {
+        match self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(HostError::Interrupted),
+            _ => Ok(()),
+        }
     }
 
     /// Starts a stage of `total` steps; 0 where that is not known.

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)] // clippy allows it in test functions only, and these have helpers
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -32,14 +33,14 @@ impl Home {
         std::fs::write(self.path(name), text).unwrap();
     }
 
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tunesmith"));
+        command.args(args).current_dir(self.root.path()).env_clear().env("HOME", self.root.path());
+        command
+    }
+
     fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tunesmith"))
-            .args(args)
-            .current_dir(self.root.path())
-            .env_clear()
-            .env("HOME", self.root.path())
-            .output()
-            .unwrap()
+        self.command(args).output().unwrap()
     }
 
     /// Imports an export of routing spans.
@@ -249,6 +250,28 @@ fn a_run_that_diverges_leaves_no_adapter_folder() {
     let args = ["finetune", "--agent-type", "routing", "--base-model", &base_model(), "--learning-rate", "1e30"];
     let line = error_line(&home.run(&args), 1);
     assert!(line.contains("is not finite at step"), "{line}");
+    assert!(home.adapters().is_empty(), "{:?}", home.adapters());
+}
+
+#[test]
+fn an_interrupted_run_leaves_no_adapter_folder() {
+    let home = Home::new();
+    home.import(&Spans { approved: 60, ..Spans::default() });
+    let child = home
+        .command(&["finetune", "--agent-type", "routing", "--base-model", &base_model(), "--epochs", "5000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The folder appears, under its temporary name, just before training.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while home.adapters().is_empty() {
+        assert!(Instant::now() < deadline, "the run did not come to its training");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // SAFETY: a plain system call on a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    let line = error_line(&child.wait_with_output().unwrap(), 1);
+    assert_eq!(line, "error: interrupted: nothing of this run was kept");
     assert!(home.adapters().is_empty(), "{:?}", home.adapters());
 }
 

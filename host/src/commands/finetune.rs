@@ -1,12 +1,13 @@
 //! `tunesmith finetune`
 
-use super::Answer;
+use super::{Answer, interrupt};
 use crate::config::RunConfig;
 use crate::error::HostError;
 use crate::pipeline;
 use crate::progress::Progress;
 
 pub(super) fn run(config: &RunConfig, progress: &Progress) -> Result<Answer, HostError> {
-    let report = pipeline::finetune(config, progress)?;
+    let progress = progress.clone().stopped_by(interrupt::watch());
+    let report = pipeline::finetune(config, &progress)?;
     Ok(Answer::new(&report, &report))
 }

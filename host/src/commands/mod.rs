@@ -5,6 +5,7 @@ mod doctor;
 mod extract;
 mod finetune;
 mod import;
+mod interrupt;
 mod plugins;
 
 use std::ffi::OsString;

@@ -46,6 +46,7 @@ pub fn collect(
     let (mut examples, mut origins, mut skipped) = (Vec::new(), Origins::default(), SkipTable::default());
     let mut batches = source.store.batches(&source.project, &rules, BatchLimits::default())?;
     for (index, batch) in batches.by_ref().enumerate() {
+        progress.check_stop()?;
         let batch = batch?;
         let extraction = extractor.extract(&config.extraction, &batch, index + 1)?;
         for left_out in &extraction.skipped {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use trainer_cuda::batch::TokenExample;
 use trainer_cuda::cpu::Cpu;
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 
 /// The file of a run folder with one line per event of the training.
-pub(super) const METRICS_FILE: &str = "metrics.jsonl";
+const METRICS_FILE: &str = "metrics.jsonl";
 
 /// What training took and gave.
 #[derive(Debug, Default)]
@@ -72,11 +72,11 @@ pub(super) fn train(
     run_dir: &RunDir,
     progress: &Progress,
 ) -> Result<Training, HostError> {
-    let mut metrics = run_dir.file(METRICS_FILE)?;
+    let (mut metrics, metrics_path) = (run_dir.file(METRICS_FILE)?, run_dir.path().join(METRICS_FILE));
     let mut stage = None;
-    let (mut training, start) = (Training::default(), Instant::now());
-    let mut unwritten = None;
-    trainer.train(train, held_out, &mut |event| {
+    let mut training = Training::default();
+    let mut failure = None;
+    let mut note = |event: &Event| -> Result<(), HostError> {
         if let Event::Step(step) = event {
             training.final_loss = step.loss;
             training.n_tokens += step.n_tokens_flat;
@@ -84,23 +84,23 @@ pub(super) fn train(
             let stage = stage.get_or_insert_with(|| progress.stage("train", step.total_steps as u64));
             stage.at(step.step as u64, &detail(step));
         }
-        match write_line(&mut metrics, event) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                unwritten = Some(error);
-                ControlFlow::Break(())
-            }
+        write_line(&mut metrics, event).map_err(HostError::io("write", &metrics_path))?;
+        progress.check_stop()
+    };
+    trainer.train(train, held_out, &mut |event| match note(event) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
         }
     })?;
-    let flushed = match unwritten {
-        Some(error) => Err(error),
-        None => metrics.flush(),
-    };
-    flushed.map_err(HostError::io("write", &run_dir.path().join(METRICS_FILE)))?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    metrics.flush().map_err(HostError::io("write", &metrics_path))?;
     if let Some(stage) = stage {
         stage.finish(&format!("loss {:.4}, {:.0} tokens/s", training.final_loss, training.tokens_per_second()));
     }
-    tracing::debug!("training and its evaluations took {:?}", start.elapsed());
     Ok(training)
 }
 
