@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::home::{Home, repository};
 
 /// A run whose formatter is the hostile guest, which behaves as it is told.
@@ -160,8 +162,13 @@ fn a_plugin_that_splits_a_character() {
 }
 
 #[test]
-fn a_plugin_that_refuses_an_example() {
-    refuses_call("refuse", "the plugin refused item 0 of the batch: refused on purpose");
+fn a_plugin_that_refuses_an_example_is_told_with_the_span_behind_it() {
+    // The first of the training set, as `extract` lists it.
+    let records = Home::ready().run(&["extract"]).stdout;
+    let first: Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
+    assert_eq!(first["set"], "train");
+    let span = first["lineage"]["span_ids"][0].as_str().unwrap();
+    refuses_call("refuse", &format!("the plugin refused item 0 of the batch: refused on purpose (span `{span}`)"));
 }
 
 #[test]

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::bindings::formatter::FormatterPre;
 use super::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
-use super::bindings::types::Example;
+use super::bindings::types::{self, Example};
 use super::engine::{PluginEngine, incompatible};
-use super::error::{CallSite, PluginError};
+use super::error::{CallSite, Fault, PluginError};
 use super::limits::CallState;
 use super::manifest::PluginKind;
 use super::registry::PluginPackage;
 use super::{PluginIdentity, invalid};
+use crate::dataset::lineage;
 
 /// An admitted formatter.
 pub struct Formatter {
@@ -54,12 +55,23 @@ impl Formatter {
                     .instantiate(&mut *store)?
                     .tunesmith_plugin_formatting()
                     .call_format(store, config, examples)
-            })?;
+            });
+            let results = results.map_err(|error| naming_spans(error, examples))?;
             check(&results, examples).map_err(|what| invalid(site, what))?;
             formatted.extend(results);
         }
         Ok(formatted)
     }
+}
+
+/// Adds the spans behind an example that the plugin refused: from its place in a batch nobody finds it.
+fn naming_spans(mut error: PluginError, examples: &[Example]) -> PluginError {
+    if let PluginError::Call { fault: Fault::Plugin(types::PluginError::InvalidItem((index, why))), .. } = &mut error
+        && let Some(example) = examples.get(*index as usize)
+    {
+        *why = format!("{why} (span `{}`)", lineage(example).span_ids.join("`, `"));
+    }
+    error
 }
 
 /// Cuts `examples` into runs of at most `MAX_BATCH` examples and `max_bytes` of text; never an empty one.
