@@ -92,7 +92,7 @@ impl HostError {
         }
     }
 
-    /// The message with its causes, in one line unless a message has several.
+    /// The message with its causes and, where it lacks one, a remedy; in one line unless a message has several.
     pub fn describe(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -104,7 +104,24 @@ impl HostError {
             }
             cause = error.source();
         }
+        if let Some(remedy) = self.remedy() {
+            text.push_str("; ");
+            text.push_str(remedy);
+        }
         text
+    }
+
+    /// What to do about a trainer's error that does not say so itself: the flags are the host's.
+    fn remedy(&self) -> Option<&'static str> {
+        let Self::Trainer(error) = self else { return None };
+        match error {
+            TrainerError::Missing { .. } => Some("fetch or copy the model again"),
+            TrainerError::UnsupportedArchitecture { .. } | TrainerError::Unsupported { .. } => {
+                Some("name another model with `--base-model`")
+            }
+            TrainerError::NoLoraTarget { .. } => Some("name some of these with `--target-modules`, or leave it out"),
+            _ => None,
+        }
     }
 }
 
@@ -127,6 +144,12 @@ mod tests {
         // The trainer's text has its cause in it already.
         let error = HostError::Trainer(TrainerError::Io { action: "read", path: "m".into(), source: source() });
         assert_eq!(error.describe(), "cannot read `m`: disk full");
+    }
+
+    #[test]
+    fn a_trainers_error_has_its_remedy_from_the_host() {
+        let error = HostError::Trainer(TrainerError::Missing { path: "m".into(), what: "`tokenizer.json`".into() });
+        assert_eq!(error.describe(), "`m` lacks `tokenizer.json`; fetch or copy the model again");
     }
 
     #[test]

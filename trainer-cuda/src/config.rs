@@ -250,7 +250,7 @@ pub(crate) mod tests {
         let error = targets.select(&["q_proj", "v_proj"]).expect_err("`query` is not a module");
         assert_eq!(
             error.to_string(),
-            r#"no module matches the LoRA target modules ["q_proj", "query"]; the model has ["q_proj", "v_proj"]"#
+            "no module matches the LoRA target modules `q_proj`, `query`; the model has `q_proj`, `v_proj`"
         );
     }
 

@@ -59,7 +59,7 @@ pub enum TrainerError {
     #[error("{0}")]
     Config(String),
     /// No target module of the LoRA configuration is in the model.
-    #[error("no module matches the LoRA target modules {targets:?}; the model has {modules:?}")]
+    #[error("no module matches the LoRA target modules `{}`; the model has `{}`", targets.join("`, `"), modules.join("`, `"))]
     NoLoraTarget {
         /// What was asked for.
         targets: Vec<String>,

@@ -54,7 +54,11 @@ pub fn collect(
             if let Some(warning) = &left_out.warning {
                 warnings += 1;
                 if warnings <= MAX_WARNINGS {
-                    tracing::warn!("span {}: {warning}", left_out.span_id);
+                    // Most plugins name the span in their words.
+                    match warning.contains(&left_out.span_id) {
+                        true => tracing::warn!("{warning}"),
+                        false => tracing::warn!("span {}: {warning}", left_out.span_id),
+                    }
                 }
             }
         }

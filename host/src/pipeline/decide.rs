@@ -1,7 +1,7 @@
 //! Which method trains, and on which side of the split each example is.
 
 use crate::config::{Method, RunConfig};
-use crate::dataset::{self, Split};
+use crate::dataset::{self, SkipTable, Split};
 use crate::error::HostError;
 use crate::plugins::Policy;
 use crate::plugins::bindings::selection_policy::{DatasetStatistics, Decision, TrainingChoice};
@@ -38,6 +38,12 @@ pub fn choose_method(
             approved: statistics.approved_examples as usize,
         }),
     }
+}
+
+/// For a run whose examples were all left out between the split and the trainer.
+pub(super) fn nothing_to_train(skipped: &SkipTable) -> HostError {
+    let remedy = format!("All were left out ({}): change the formatter, or raise `max_length`", most_frequent(skipped));
+    HostError::NoExamples { remedy }
 }
 
 /// The approved examples, those that share an input, a trace or a session on one side.
@@ -79,12 +85,15 @@ fn no_examples_remedy(config: &RunConfig, collected: &Collected) -> String {
         names => format!("the annotation `{}`", names.join("` or `")),
     };
     let label = rules.approved_labels.first().map_or("approved", String::as_str);
-    let mut reasons: Vec<_> = collected.skipped.rows().into_iter().map(|(why, n)| format!("{why}: {n}")).collect();
-    reasons.truncate(3);
     format!(
         "Of {} spans of `{agent}` in project `{project}` none is approved ({}): label {names} `{label}` on good answers, or \
          change `[extraction]`",
         collected.spans,
-        reasons.join(", ")
+        most_frequent(&collected.skipped)
     )
+}
+
+fn most_frequent(skipped: &SkipTable) -> String {
+    let rows = skipped.rows().into_iter().take(3);
+    rows.map(|(why, n)| format!("{why}: {n}")).collect::<Vec<_>>().join(", ")
 }

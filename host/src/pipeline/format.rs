@@ -71,6 +71,9 @@ pub(super) fn sft_examples(
         return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });
     }
     let Formatting { records, sources } = format(config, formatter, examples, skipped)?;
+    if records.is_empty() {
+        return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });
+    }
     dataset::validate(&records, TrainingMethod::Sft)?;
     let records: Vec<_> = records.into_iter().filter_map(sft_record).collect();
     let encoded = encode_sft(&base.tokenizer, &records, &config.encoding)?;

@@ -48,6 +48,9 @@ pub fn finetune(config: &RunConfig, progress: &Progress) -> Result<RunReport, Ho
 
     let split = approved_split(config, &collected)?;
     let train = format::sft_examples(config, &plugins.formatter, &base, split.train, &mut collected.skipped, progress)?;
+    if train.tokens.is_empty() {
+        return Err(decide::nothing_to_train(&collected.skipped));
+    }
     let held_out =
         format::sft_examples(config, &plugins.formatter, &base, split.held_out, &mut collected.skipped, progress)?;
     dataset::check_leaks(&train.sources, &held_out.sources, &collected.origins)?;

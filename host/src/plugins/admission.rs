@@ -17,7 +17,7 @@ pub(super) fn check(engine: &Engine, plugin: &str, component: &Component, kind: 
 pub(super) fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -> PluginError {
     let plugin = plugin.to_owned();
     if wasm.starts_with(COMPONENT_PREAMBLE) {
-        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}") }
+        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}; build or copy it again") }
     } else if wasm.starts_with(b"\0asm") {
         PluginError::NotAComponent { plugin, what: "it is a core module".to_owned() }
     } else {
@@ -101,7 +101,8 @@ mod tests {
     fn a_component_without_the_interface_of_its_kind_is_refused() {
         assert_eq!(
             load(COMPONENT_PREAMBLE),
-            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: nothing"
+            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: \
+             nothing; name another plugin, or build it for the world `extractor`"
         );
     }
 

@@ -121,19 +121,20 @@ impl PluginEngine {
             None => {}
         }
         let root = error.root_cause().to_string();
+        let root = root.trim_start_matches("wasm trap: ");
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Fault::Deadline { limit: self.limits.deadline },
             Some(Trap::StackOverflow) => Fault::Stack,
             // A Rust or C guest keeps a second stack in linear memory, and runs off its low end.
             Some(Trap::MemoryOutOfBounds) => Fault::Trap { what: format!("{root} (possibly a stack overflow)") },
-            Some(_) => Fault::Trap { what: root },
+            Some(_) => Fault::Trap { what: root.to_owned() },
             // The runtime's type for this is private; its text is all there is.
             None if root.contains("fuel allocated for hostcalls") => {
                 Fault::OutputLimit { limit: self.limits.output_bytes }
             }
             // Lifting refuses a bad discriminant, a pointer past the end or text that is not UTF-8.
-            None if error.is::<wasmtime::WasmBacktrace>() => Fault::Trap { what: root },
-            None => Fault::InvalidOutput { what: root },
+            None if error.is::<wasmtime::WasmBacktrace>() => Fault::Trap { what: root.to_owned() },
+            None => Fault::InvalidOutput { what: root.to_owned() },
         }
     }
 }

@@ -11,7 +11,7 @@ use super::manifest::PluginKind;
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// The component's file could not be read.
-    #[error("cannot read plugin `{}`", path.display())]
+    #[error("cannot read plugin `{}` ({source}); name a `.wasm` file, or a built-in plugin", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,9 @@ pub enum PluginError {
         what: String,
     },
     /// The component lacks the interface that its kind must export.
-    #[error("plugin `{plugin}` does not export `{export}`, which every {kind} must; it exports: {found}")]
+    #[error(
+        "plugin `{plugin}` does not export `{export}`, which every {kind} must; it exports: {found}; name another plugin, or build it for the world `{kind}`"
+    )]
     MissingExport {
         /// The plugin.
         plugin: String,
@@ -137,7 +139,7 @@ pub enum Fault {
         limit: usize,
     },
     /// It wanted too large a table.
-    #[error("wanted a table of {wanted} elements, more than its cap of {limit}; the plugin is at fault")]
+    #[error("wanted a table of {wanted} elements, more than its cap of {limit}; fix the plugin, or use another")]
     Table {
         /// Elements asked for.
         wanted: usize,
@@ -156,13 +158,13 @@ pub enum Fault {
         limit: usize,
     },
     /// It trapped.
-    #[error("trapped: {what}; the plugin is at fault (a panic shows as `unreachable`)")]
+    #[error("trapped: {what} (a panic shows as `unreachable`); fix the plugin, or use another")]
     Trap {
         /// The runtime's text.
         what: String,
     },
     /// It handed back something that breaks the contract of its WIT.
-    #[error("handed back invalid output: {what}; the plugin is at fault")]
+    #[error("handed back invalid output: {what}; fix the plugin, or use another")]
     InvalidOutput {
         /// The broken rule.
         what: String,

@@ -90,7 +90,7 @@ impl PluginManifest {
         }
         match agent_type {
             Some(agent) if !self.agent_types.iter().any(|known| known == agent || known == ANY_AGENT) => {
-                unfit(format!("it serves the agent types {:?}, not `{agent}`", self.agent_types))
+                unfit(format!("it serves the agent types `{}`, not `{agent}`", self.agent_types.join("`, `")))
             }
             _ => Ok(()),
         }
@@ -123,7 +123,7 @@ mod tests {
         );
         assert_eq!(
             text(PluginKind::Formatter, Some("search")),
-            "plugin `a` does not fit this run: it serves the agent types [\"routing\"], not `search`"
+            "plugin `a` does not fit this run: it serves the agent types `routing`, not `search`"
         );
         let old = PluginManifest { wit: "0.0.9".into(), ..manifest.clone() };
         assert!(old.check(PluginKind::Formatter, None).unwrap_err().to_string().contains("rebuild it"));

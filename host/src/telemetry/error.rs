@@ -20,10 +20,10 @@ pub enum TelemetryError {
     UnknownProject { path: PathBuf, project: String, known: Vec<String> },
 
     /// The database refused: locked, full disk, no permission.
-    #[error("the telemetry store `{path}` cannot be used: check the disk, its permissions and other writers")]
-    Database { path: PathBuf, source: rusqlite::Error },
+    #[error("the telemetry store `{path}` cannot be used ({cause}): check the disk, its permissions and other writers")]
+    Database { path: PathBuf, cause: rusqlite::Error },
 
-    #[error("cannot read `{path}`: check that it is a readable file")]
+    #[error("cannot read `{path}` ({source}): name a readable file")]
     Unreadable { path: PathBuf, source: std::io::Error },
 
     /// Not one span or annotation came out of the file.

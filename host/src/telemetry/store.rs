@@ -33,7 +33,7 @@ impl TelemetryStore {
     /// [`TelemetryError::Database`].
     pub fn open_or_create(path: &Path) -> Result<Self, TelemetryError> {
         let connection =
-            Connection::open(path).map_err(|source| TelemetryError::Database { path: path.to_owned(), source })?;
+            Connection::open(path).map_err(|cause| TelemetryError::Database { path: path.to_owned(), cause })?;
         Self::prepare(connection, path)
     }
 
@@ -167,13 +167,13 @@ fn database_error(path: &Path, source: rusqlite::Error) -> TelemetryError {
                 let detail = detail.clone().unwrap_or_else(|| error.to_string());
                 TelemetryError::Damaged { path, detail }
             }
-            _ => TelemetryError::Database { path, source },
+            _ => TelemetryError::Database { path, cause: source },
         },
         // Every column is written by us with the type it is read as.
         rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
             TelemetryError::Damaged { path, detail: source.to_string() }
         }
-        _ => TelemetryError::Database { path, source },
+        _ => TelemetryError::Database { path, cause: source },
     }
 }
 
