@@ -57,7 +57,9 @@ pub enum PluginError {
         what: String,
     },
     /// The component lacks the interface that its kind must export.
-    #[error("plugin `{plugin}` does not export `{export}`, which every {kind} must; it exports: {found}; name another plugin, or build it for the world `{kind}`")]
+    #[error(
+        "plugin `{plugin}` does not export `{export}`, which every {kind} must; it exports: {found}; name another plugin, or build it for the world `{kind}`"
+    )]
     MissingExport {
         /// The plugin.
         plugin: String,
