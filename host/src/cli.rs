@@ -144,3 +144,23 @@ pub enum PluginsCommand {
     /// List the built-in plugins
     List,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_the_variable_that_the_help_promises() {
+        let command = Cli::command();
+        let finetune = command.find_subcommand("finetune").unwrap();
+        let mut settings = 0;
+        for arg in finetune.get_arguments().filter(|arg| !["help", "json", "verbose"].contains(&arg.get_id().as_str()))
+        {
+            let long = arg.get_long().unwrap();
+            let variable = format!("TUNESMITH_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{long}");
+            settings += 1;
+        }
+        assert!(settings > 30, "{settings}");
+    }
+}

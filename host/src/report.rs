@@ -249,7 +249,11 @@ pub fn skip_table(skipped: &SkipTable) -> String {
 /// A table without a frame; on a terminal it fits the width, into a pipe its lines stay whole.
 pub fn table() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::NOTHING);
+    // A pseudo-terminal without a size says 0, and a column of single letters helps nobody.
+    if table.width().is_some_and(|width| width >= 60) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table
 }
 

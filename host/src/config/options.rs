@@ -140,10 +140,10 @@ pub struct LoraOptions {
     #[arg(long = "lora-alpha", env = "TUNESMITH_LORA_ALPHA", value_name = "N")]
     pub alpha: Option<f32>,
     /// Modules to adapt, by name; `all-linear` is every linear layer but the head [default: all-linear]
-    #[arg(long, env = "TUNESMITH_LORA_TARGET_MODULES", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, env = "TUNESMITH_TARGET_MODULES", value_name = "NAMES", value_delimiter = ',')]
     pub target_modules: Option<Vec<String>>,
     /// Scale by alpha / sqrt(rank) (rsLoRA) [default: false]
-    #[arg(long, env = "TUNESMITH_LORA_USE_RSLORA", value_name = "BOOL")]
+    #[arg(long, env = "TUNESMITH_USE_RSLORA", value_name = "BOOL")]
     pub use_rslora: Option<bool>,
 }
 

@@ -3,6 +3,7 @@ use std::path::Path;
 use clap::Parser;
 
 use super::*;
+use crate::plugins::bindings::types::MatchRule;
 
 #[derive(Parser)]
 struct Flags {

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::{InstancePre, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap};
 
+use super::admission;
 use super::bindings::types;
 use super::cache::ComponentCache;
 use super::error::{CallSite, Fault, PluginError};
@@ -84,10 +84,9 @@ impl PluginEngine {
         let component = self
             .cache
             .load_or_compile(&self.engine, &package.wasm, &package.digest)
-            .map_err(|error| not_compiled(plugin, &package.wasm, &error))?;
-        self.check_imports(plugin, &component)?;
-        self.check_exports(plugin, &component, kind)?;
-        self.linker.instantiate_pre(&component).map_err(|error| incompatible(plugin, &error))
+            .map_err(|error| admission::not_compiled(plugin, &package.wasm, &error))?;
+        admission::check(&self.engine, plugin, &component, kind)?;
+        self.linker.instantiate_pre(&component).map_err(|error| admission::incompatible(plugin, &error))
     }
 
     /// Runs one call in a fresh store, measures it and tells the failures apart.
@@ -139,52 +138,6 @@ impl PluginEngine {
             None => Fault::InvalidOutput { what: root.to_owned() },
         }
     }
-
-    fn check_imports(&self, plugin: &str, component: &Component) -> Result<(), PluginError> {
-        for (name, import) in component.component_type().imports(&self.engine) {
-            // An interface of types only is no capability: `tunesmith:plugin/types` is one.
-            let harmless = match &import.ty {
-                ComponentItem::ComponentInstance(instance) => {
-                    instance.exports(&self.engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
-                }
-                item => matches!(item, ComponentItem::Type(_)),
-            };
-            if !harmless {
-                return Err(PluginError::UnknownImport { plugin: plugin.to_owned(), import: name.to_owned() });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_exports(&self, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
-        let ty = component.component_type();
-        if ty.get_export(&self.engine, kind.export()).is_some() {
-            return Ok(());
-        }
-        let names: Vec<_> = ty.exports(&self.engine).map(|(name, _)| format!("`{name}`")).collect();
-        let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-        Err(PluginError::MissingExport { plugin: plugin.to_owned(), kind, export: kind.export(), found })
-    }
-}
-
-/// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
-const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
-
-fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -> PluginError {
-    let plugin = plugin.to_owned();
-    if wasm.starts_with(COMPONENT_PREAMBLE) {
-        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}; build or copy it again") }
-    } else if wasm.starts_with(b"\0asm") {
-        PluginError::NotAComponent { plugin, what: "it is a core module".to_owned() }
-    } else {
-        PluginError::NotAComponent { plugin, what: "it does not start with `\\0asm`".to_owned() }
-    }
-}
-
-/// An export that is there under the right name, but with other functions or types.
-pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError {
-    let what = format!("{error:#}; rebuild it against this version's `wit/` folder");
-    PluginError::Incompatible { plugin: plugin.to_owned(), what }
 }
 
 /// The lower-case hex SHA-256 of a component.
@@ -229,57 +182,4 @@ fn start_epoch_clock(engine: &Engine) {
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Extractor, PluginManifest, PluginRef};
-    use super::*;
-
-    fn load(wasm: &[u8]) -> String {
-        let manifest = "name = \"p\"\nversion = \"1\"\nkind = \"extractor\"\nwit = \"0.1.0\"\ndescription = \"\"\n\
-                        agent_types = [\"*\"]\n";
-        let package = PluginPackage {
-            manifest: PluginManifest::parse(manifest, std::path::Path::new("plugin.toml")).unwrap(),
-            digest: digest(wasm),
-            origin: PluginRef::BuiltIn("p".into()),
-            wasm: wasm.to_vec().into(),
-        };
-        let engine = PluginEngine::new(Limits::default()).unwrap();
-        Extractor::load(&engine, &package).err().unwrap().to_string()
-    }
-
-    #[test]
-    fn bytes_that_are_no_component_are_refused_by_what_they_are() {
-        assert!(
-            load(b"hello").starts_with("plugin `p` is not a WebAssembly component: it does not start with `\\0asm`;")
-        );
-        assert!(
-            load(b"\0asm\x01\0\0\0").starts_with("plugin `p` is not a WebAssembly component: it is a core module;")
-        );
-        assert!(load(b"").contains("is not a WebAssembly component"));
-    }
-
-    #[test]
-    fn a_damaged_component_does_not_compile() {
-        let error = load(b"\0asm\x0d\0\x01\0\x07\xff");
-        assert!(error.starts_with("plugin `p` does not fit this run: it does not compile:"), "{error}");
-    }
-
-    #[test]
-    fn a_component_without_the_interface_of_its_kind_is_refused() {
-        assert_eq!(
-            load(COMPONENT_PREAMBLE),
-            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: \
-             nothing; name another plugin, or build it for the world `extractor`"
-        );
-    }
-
-    #[test]
-    fn a_component_that_wants_a_capability_is_refused_with_its_name() {
-        // (component (import "leak" (func)))
-        let wasm = [COMPONENT_PREAMBLE, b"\x07\x05\x01\x40\0\x01\0", b"\x0a\x09\x01\0\x04leak\x01\0"].concat();
-        let error = load(&wasm);
-        assert!(error.starts_with("plugin `p` imports `leak`, and plugins get no imports"), "{error}");
-    }
 }

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::admission::incompatible;
 use super::bindings::extraction::{Extraction, ExtractionConfig};
 use super::bindings::extractor::ExtractorPre;
 use super::bindings::types::{MatchRule, Span};
-use super::engine::{PluginEngine, incompatible};
+use super::engine::PluginEngine;
 use super::error::{CallSite, PluginError};
 use super::limits::CallState;
 use super::manifest::PluginKind;

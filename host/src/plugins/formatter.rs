@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::admission::incompatible;
 use super::bindings::formatter::FormatterPre;
 use super::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
 use super::bindings::types::{self, Example};
-use super::engine::{PluginEngine, incompatible};
+use super::engine::PluginEngine;
 use super::error::{CallSite, Fault, PluginError};
 use super::limits::CallState;
 use super::manifest::PluginKind;

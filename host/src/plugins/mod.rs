@@ -4,6 +4,7 @@
 //! compiles and runs it within [`Limits`], and [`Extractor`], [`Formatter`] and [`Policy`] are the three kinds, each
 //! with its output checked against the contract that its WIT file states.
 
+mod admission;
 pub mod bindings;
 mod cache;
 mod engine;

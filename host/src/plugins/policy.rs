@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::admission::incompatible;
 use super::bindings::policy::PolicyPre;
 use super::bindings::selection_policy::{DatasetStatistics, Decision, PolicyConfig};
-use super::engine::{PluginEngine, incompatible};
+use super::engine::PluginEngine;
 use super::error::{CallSite, PluginError};
 use super::limits::CallState;
 use super::manifest::PluginKind;

@@ -1,0 +1,195 @@
+//! Each table of the configuration, with its defaults filled in and its values checked.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use trainer_cuda::config::{LoraConfig, TargetModules, TrainConfig};
+use trainer_cuda::encode::{self, EncodeConfig};
+use trainer_cuda::schedule::Schedule;
+
+use super::options::{
+    AgentOptions, Annotator, LoraOptions, LossOn, LrSchedule, Match, Options, OverLength, PluginOptions, Scalar,
+    ScoreRule, TrainingOptions,
+};
+use super::{ConfigError, PluginsConfig, agents};
+use crate::plugins::bindings::extraction::{self, ExtractionConfig, VerdictRules};
+use crate::plugins::bindings::types::{self, MatchRule};
+use crate::plugins::{Limits, PluginRef};
+
+/// The built-in rules of the agent type with those of the configuration over them.
+pub(super) fn agent(options: &Options, agent_type: &str) -> Result<AgentOptions, ConfigError> {
+    let own = options.agents.get(agent_type).cloned();
+    let built_in = agents::built_in(agent_type);
+    if own.is_none() && built_in.is_none() {
+        let want = format!(
+            "known are `routing`, `profile_selection` and `entity_extraction`; describe others in `[agents.{agent_type}]`"
+        );
+        return Err(ConfigError::Invalid { key: "agent_type", value: format!("{agent_type:?}"), want });
+    }
+    let (own, built_in) = (own.unwrap_or_default(), built_in.unwrap_or_default());
+    Ok(AgentOptions {
+        instruction: own.instruction.or(built_in.instruction),
+        matches: own.matches.or(built_in.matches),
+        ..own
+    })
+}
+
+pub(super) fn extraction(
+    options: &Options,
+    agent_type: &str,
+    agent: &AgentOptions,
+) -> Result<ExtractionConfig, ConfigError> {
+    let missing = |key, what| ConfigError::Missing { key, remedy: format!("give {what} in `[agents.{agent_type}]`") };
+    let rules = &options.extraction;
+    let texts = |given: &Option<Vec<String>>, default: &[&str]| {
+        given.clone().unwrap_or_else(|| default.iter().map(|text| (*text).to_owned()).collect())
+    };
+    let match_rules: Vec<_> = agent.matches.iter().flatten().map(match_rule).collect();
+    if match_rules.is_empty() {
+        return Err(missing("match", "the rules that tell which spans are this agent's"));
+    }
+    let kinds = rules.annotator_kinds.clone().unwrap_or_else(|| vec![Annotator::Human]);
+    Ok(ExtractionConfig {
+        agent_type: agent_type.to_owned(),
+        model_type: types::ModelType::Llm,
+        instruction: agent.instruction.clone().ok_or_else(|| missing("instruction", "the text of every example"))?,
+        match_rules,
+        own_span_attributes: texts(&rules.own_span_attributes, &agents::OWN_SPAN_ATTRIBUTES),
+        verdicts: VerdictRules {
+            annotation_names: texts(&rules.annotation_names, &agents::ANNOTATION_NAMES),
+            annotator_kinds: kinds.into_iter().map(annotator_kind).collect(),
+            approved_labels: texts(&rules.approved_labels, &agents::APPROVED_LABELS),
+            rejected_labels: texts(&rules.rejected_labels, &agents::REJECTED_LABELS),
+            score_rules: rules.score_rules.iter().cloned().map(score_rule).collect(),
+            correction_keys: texts(&rules.correction_keys, &agents::CORRECTION_KEYS),
+            explanation_correction_labels: texts(&rules.explanation_correction_labels, &[]),
+        },
+        settings: settings(&options.plugins.settings.extractor),
+    })
+}
+
+fn match_rule(rule: &Match) -> MatchRule {
+    match rule.clone() {
+        Match::Name { name } => MatchRule::NameExact(name),
+        Match::NameSuffix { name_suffix } => MatchRule::NameSuffix(name_suffix),
+        Match::Attribute { attribute, equals } => MatchRule::AttributeEquals((attribute, equals)),
+    }
+}
+
+fn annotator_kind(annotator: Annotator) -> types::AnnotatorKind {
+    match annotator {
+        Annotator::Human => types::AnnotatorKind::Human,
+        Annotator::Llm => types::AnnotatorKind::Llm,
+        Annotator::Code => types::AnnotatorKind::Code,
+    }
+}
+
+fn score_rule(rule: ScoreRule) -> extraction::ScoreRule {
+    extraction::ScoreRule {
+        annotation_name: rule.annotation_name,
+        approve_at_least: rule.approve_at_least,
+        reject_below: rule.reject_below,
+    }
+}
+
+pub(super) fn encoding(own: &TrainingOptions) -> EncodeConfig {
+    let default = EncodeConfig::default();
+    EncodeConfig {
+        max_length: own.max_length.map_or(default.max_length, size),
+        loss_on: match own.loss_on {
+            Some(LossOn::Auto) => encode::LossOn::Auto,
+            Some(LossOn::Completion) => encode::LossOn::Completion,
+            Some(LossOn::Whole) => encode::LossOn::Whole,
+            None => default.loss_on,
+        },
+        over_length: match own.over_length {
+            Some(OverLength::Drop) => encode::OverLength::Drop,
+            Some(OverLength::Truncate) => encode::OverLength::Truncate,
+            None => default.over_length,
+        },
+    }
+}
+
+pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
+    let (own, default) = (&options.training, TrainConfig::default());
+    let ratio = "give a ratio from 0 to below 1";
+    let config = TrainConfig {
+        epochs: options.epochs.map_or(default.epochs, size),
+        batch_size: options.batch_size.map_or(default.batch_size, size),
+        gradient_accumulation_steps: own.gradient_accumulation_steps.map_or(default.gradient_accumulation_steps, size),
+        learning_rate: options.learning_rate.unwrap_or(default.learning_rate),
+        lr_scheduler: match own.lr_scheduler {
+            Some(LrSchedule::Linear) => Schedule::Linear,
+            Some(LrSchedule::Cosine) => Schedule::Cosine,
+            Some(LrSchedule::Constant) => Schedule::Constant,
+            None => default.lr_scheduler,
+        },
+        warmup_ratio: own.warmup_ratio.unwrap_or(default.warmup_ratio),
+        weight_decay: own.weight_decay.unwrap_or(default.weight_decay),
+        max_grad_norm: own.max_grad_norm.unwrap_or(default.max_grad_norm),
+        seed: options.seed.unwrap_or(default.seed),
+        use_lora: options.use_lora.unwrap_or(default.use_lora),
+        lora: lora(&options.lora)?,
+    };
+    check("learning_rate", config.learning_rate, config.learning_rate > 0.0, "give a positive number")?;
+    check("training.warmup_ratio", config.warmup_ratio, (0.0..1.0).contains(&config.warmup_ratio), ratio)?;
+    check("training.weight_decay", config.weight_decay.into(), config.weight_decay >= 0.0, "give 0 or more")?;
+    check("training.max_grad_norm", config.max_grad_norm.into(), config.max_grad_norm >= 0.0, "give 0 or more")?;
+    Ok(config)
+}
+
+fn lora(own: &LoraOptions) -> Result<LoraConfig, ConfigError> {
+    let default = LoraConfig::default();
+    let alpha = own.alpha.unwrap_or(default.alpha);
+    check("lora.alpha", alpha.into(), alpha > 0.0, "give a positive number")?;
+    Ok(LoraConfig {
+        rank: own.rank.map_or(default.rank, size),
+        alpha,
+        target_modules: match own.target_modules.as_deref() {
+            None => default.target_modules,
+            Some([name]) if name == "all-linear" => TargetModules::Named(name.clone()),
+            Some([]) => {
+                let want = "name modules, or `all-linear`; `use_lora = false` trains every weight".to_owned();
+                return Err(ConfigError::Invalid { key: "lora.target_modules", value: "empty".to_owned(), want });
+            }
+            Some(names) => TargetModules::List(names.to_vec()),
+        },
+        use_rslora: own.use_rslora.unwrap_or(default.use_rslora),
+    })
+}
+
+pub(super) fn plugins(own: &PluginOptions, agent: &AgentOptions) -> PluginsConfig {
+    let plugin = |of_agent: &Option<String>, of_all: &Option<String>, default: &str| {
+        PluginRef::parse(of_agent.as_ref().or(of_all.as_ref()).map_or(default, String::as_str))
+    };
+    let default = Limits::default();
+    let mib = |given: Option<NonZeroU32>, default| given.map_or(default, |mib| size(mib) << 20);
+    PluginsConfig {
+        extractor: plugin(&agent.extractor, &own.extractor, "annotated-extractor"),
+        formatter: plugin(&agent.formatter, &own.formatter, "alpaca-formatter"),
+        policy: plugin(&agent.policy, &own.policy, "threshold-policy"),
+        formatter_settings: settings(&own.settings.formatter),
+        limits: Limits {
+            deadline: own.deadline_ms.map_or(default.deadline, |ms| Duration::from_millis(ms.get().into())),
+            memory_bytes: mib(own.memory_mib, default.memory_bytes),
+            output_bytes: mib(own.output_mib, default.output_bytes),
+            ..default
+        },
+    }
+}
+
+pub(super) fn settings(table: &BTreeMap<String, Scalar>) -> Vec<(String, String)> {
+    table.iter().map(|(key, value)| (key.clone(), value.to_string())).collect()
+}
+
+fn size(value: NonZeroU32) -> usize {
+    value.get() as usize
+}
+
+fn check(key: &'static str, value: f64, sensible: bool, want: &str) -> Result<(), ConfigError> {
+    if sensible && value.is_finite() {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid { key, value: value.to_string(), want: want.to_owned() })
+}

@@ -1,0 +1,116 @@
+//! What a component must be before it may run: a component, without imports, with the export of its kind.
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::error::PluginError;
+use super::manifest::PluginKind;
+
+/// Refuses a component that wants anything of the host, or lacks the interface of its kind.
+pub(super) fn check(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
+    check_imports(engine, plugin, component)?;
+    check_exports(engine, plugin, component, kind)
+}
+
+/// Why bytes did not compile: they are no component, or a damaged or unsuitable one.
+pub(super) fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -> PluginError {
+    let plugin = plugin.to_owned();
+    if wasm.starts_with(COMPONENT_PREAMBLE) {
+        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}; build or copy it again") }
+    } else if wasm.starts_with(b"\0asm") {
+        PluginError::NotAComponent { plugin, what: "it is a core module".to_owned() }
+    } else {
+        PluginError::NotAComponent { plugin, what: "it does not start with `\\0asm`".to_owned() }
+    }
+}
+
+/// An export that is there under the right name, but with other functions or types.
+pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError {
+    let what = format!("{error:#}; rebuild it against this version's `wit/` folder");
+    PluginError::Incompatible { plugin: plugin.to_owned(), what }
+}
+
+/// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
+const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
+
+fn check_imports(engine: &Engine, plugin: &str, component: &Component) -> Result<(), PluginError> {
+    for (name, import) in component.component_type().imports(engine) {
+        // An interface of types only is no capability: `tunesmith:plugin/types` is one.
+        let harmless = match &import.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+            }
+            item => matches!(item, ComponentItem::Type(_)),
+        };
+        if !harmless {
+            return Err(PluginError::UnknownImport { plugin: plugin.to_owned(), import: name.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn check_exports(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
+    let ty = component.component_type();
+    if ty.get_export(engine, kind.export()).is_some() {
+        return Ok(());
+    }
+    let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+    let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    Err(PluginError::MissingExport { plugin: plugin.to_owned(), kind, export: kind.export(), found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::{PluginEngine, digest};
+    use super::super::registry::PluginPackage;
+    use super::super::{Extractor, Limits, PluginManifest, PluginRef};
+    use super::*;
+
+    fn load(wasm: &[u8]) -> String {
+        let manifest = "name = \"p\"\nversion = \"1\"\nkind = \"extractor\"\nwit = \"0.1.0\"\ndescription = \"\"\n\
+                        agent_types = [\"*\"]\n";
+        let package = PluginPackage {
+            manifest: PluginManifest::parse(manifest, std::path::Path::new("plugin.toml")).unwrap(),
+            digest: digest(wasm),
+            origin: PluginRef::BuiltIn("p".into()),
+            wasm: wasm.to_vec().into(),
+        };
+        let engine = PluginEngine::new(Limits::default()).unwrap();
+        Extractor::load(&engine, &package).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn bytes_that_are_no_component_are_refused_by_what_they_are() {
+        assert!(
+            load(b"hello").starts_with("plugin `p` is not a WebAssembly component: it does not start with `\\0asm`;")
+        );
+        assert!(
+            load(b"\0asm\x01\0\0\0").starts_with("plugin `p` is not a WebAssembly component: it is a core module;")
+        );
+        assert!(load(b"").contains("is not a WebAssembly component"));
+    }
+
+    #[test]
+    fn a_damaged_component_does_not_compile() {
+        let error = load(b"\0asm\x0d\0\x01\0\x07\xff");
+        assert!(error.starts_with("plugin `p` does not fit this run: it does not compile:"), "{error}");
+    }
+
+    #[test]
+    fn a_component_without_the_interface_of_its_kind_is_refused() {
+        assert_eq!(
+            load(COMPONENT_PREAMBLE),
+            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: \
+             nothing; name another plugin, or build it for the world `extractor`"
+        );
+    }
+
+    #[test]
+    fn a_component_that_wants_a_capability_is_refused_with_its_name() {
+        // (component (import "leak" (func)))
+        let wasm = [COMPONENT_PREAMBLE, b"\x07\x05\x01\x40\0\x01\0", b"\x0a\x09\x01\0\x04leak\x01\0"].concat();
+        let error = load(&wasm);
+        assert!(error.starts_with("plugin `p` imports `leak`, and plugins get no imports"), "{error}");
+    }
+}
