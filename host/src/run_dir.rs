@@ -16,23 +16,34 @@ pub struct RunDir {
     temporary: tempfile::TempDir,
     output_dir: PathBuf,
     name: String,
+    /// Held while the run lives: a folder that nobody locks was left by a run that was killed.
+    _lock: Option<File>,
 }
+
+/// In the name of a folder that is being filled.
+const UNFINISHED: &str = ".unfinished-";
 
 impl RunDir {
     /// Starts a folder that will be called `{method}_{agent}_{YYYYMMDD_HHMMSS}` (UTC) in `output_dir`, which is
-    /// created where it is missing.
+    /// created where it is missing. Removes what killed runs left there.
     ///
     /// # Errors
     /// [`HostError::Io`] where `output_dir` can't be written.
     pub fn create(output_dir: &Path, method: &str, agent: &str, start: jiff::Timestamp) -> Result<Self, HostError> {
         let name = format!("{method}_{agent}_{}", start.strftime("%Y%m%d_%H%M%S"));
         fs::create_dir_all(output_dir).map_err(HostError::io("create", output_dir))?;
+        // Until the new folder is locked, so that no other run takes it for an abandoned one.
+        let creating = lock(output_dir);
+        if creating.is_some() {
+            remove_abandoned(output_dir);
+        }
         let temporary = tempfile::Builder::new()
-            .prefix(&format!(".{name}.unfinished-"))
+            .prefix(&format!(".{name}{UNFINISHED}"))
             .permissions(Permissions::from_mode(0o777)) // less the umask: who may read adapters is its user's choice
             .tempdir_in(output_dir)
             .map_err(HostError::io("create a folder in", output_dir))?;
-        Ok(Self { temporary, output_dir: output_dir.to_owned(), name })
+        let lock = lock(temporary.path());
+        Ok(Self { temporary, output_dir: output_dir.to_owned(), name, _lock: lock })
     }
 
     /// Where to write until the commit.
@@ -94,6 +105,25 @@ impl RunDir {
             }
         }
         unreachable!("four billion runs within one second")
+    }
+}
+
+/// `None` where the file system has no locks: then nothing is ever taken for abandoned.
+fn lock(dir: &Path) -> Option<File> {
+    let file = File::open(dir).ok()?;
+    file.lock().ok()?;
+    Some(file)
+}
+
+/// A folder that can't be removed is tried again by the next run.
+fn remove_abandoned(output_dir: &Path) {
+    for entry in fs::read_dir(output_dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_unfinished = name.to_string_lossy().starts_with('.') && name.to_string_lossy().contains(UNFINISHED);
+        let is_abandoned = || File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok());
+        if is_unfinished && is_abandoned() && fs::remove_dir_all(entry.path()).is_ok() {
+            tracing::info!("removed `{}`, which a killed run left", entry.path().display());
+        }
     }
 }
 
@@ -194,6 +224,18 @@ mod tests {
         assert!(names(root.path())[0].starts_with(".sft_routing_20251124_143052.unfinished-"));
         drop(run);
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_a_living_run_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let abandoned = root.path().join(".sft_routing_20251124_143052.unfinished-abc");
+        fs::create_dir(&abandoned).unwrap();
+        fs::write(abandoned.join("metrics.jsonl"), "x").unwrap();
+        let living = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        assert!(!abandoned.exists());
+        let other = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        assert!(living.path().exists() && other.path().exists());
     }
 
     #[test]

@@ -29,7 +29,8 @@ fn a_run_that_is_killed_while_it_trains_leaves_no_folder_with_a_final_name() {
     let left = home.outputs();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].starts_with(".sft_routing_") && left[0].contains(".unfinished-"), "{left:?}");
-    // What is left is in nobody's way.
+    // The next run is whole, and removes what is left.
     let folder = home.trains(&[]);
     assert!(folder.join("adapter_model.safetensors").is_file());
+    assert!(!home.outputs().contains(&left[0]), "{:?}", home.outputs());
 }

@@ -44,7 +44,7 @@ pub enum LossOn {
 pub enum OverLength {
     /// It is left out and counted.
     Drop,
-    /// Its start is kept, and it is counted where no label is left.
+    /// Its start is kept, and it is counted; where no label is left, it is left out.
     Truncate,
 }
 
@@ -84,6 +84,8 @@ pub struct Encoded {
     pub record_index: Vec<usize>,
     /// The other records.
     pub skipped: Vec<Skipped>,
+    /// How many examples lost their end to [`OverLength::Truncate`].
+    pub n_truncated: usize,
 }
 
 /// Tokenises `records`.
@@ -121,7 +123,8 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
                 .into();
             return Err(at(what));
         }
-        if ids.len() > config.max_length {
+        let over_length = ids.len() > config.max_length;
+        if over_length {
             match config.over_length {
                 OverLength::Drop => {
                     encoded.skipped.push(Skipped { index, reason: "longer than max_length" });
@@ -137,6 +140,7 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
             encoded.skipped.push(Skipped { index, reason: "no label left after truncation" });
             continue;
         }
+        encoded.n_truncated += usize::from(over_length);
         encoded.examples.push(example);
         encoded.record_index.push(index);
     }

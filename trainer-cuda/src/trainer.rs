@@ -255,7 +255,9 @@ impl<D: Device> Trainer<D> {
                 |&edge: &u32| scores.argmax[edge_rows[edge as usize] as usize] == forest.edge_target[edge as usize];
             nll += negative_log_likelihood(&forest, &scores.logprob);
             n_labels += forest.total_weight() as usize;
-            matched += (0..batch.len()).filter(|&i| forest.response_edges_of(i).iter().all(is_greedy)).count();
+            // A response that was truncated away whole has no edge, and is no match.
+            let is_match = |edges: &[u32]| !edges.is_empty() && edges.iter().all(is_greedy);
+            matched += (0..batch.len()).filter(|&i| is_match(forest.response_edges_of(i))).count();
         }
         Evaluation {
             loss: nll / n_labels.max(1) as f64,

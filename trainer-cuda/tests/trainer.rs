@@ -11,7 +11,7 @@ use trainer_cuda::batch::{Forest, TokenExample};
 use trainer_cuda::config::{LoraConfig, TargetModules, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
-use trainer_cuda::encode::{EncodeConfig, Record, encode_sft};
+use trainer_cuda::encode::{EncodeConfig, OverLength, Record, Skipped, encode_sft};
 use trainer_cuda::formats::{BaseModel, peft};
 use trainer_cuda::trainer::{Event, Trainer};
 
@@ -153,6 +153,27 @@ fn a_fully_fine_tuned_model_is_a_base_again() {
         let mut again = Trainer::new(Cpu::new(None), &saved, config, &data, &data).unwrap();
         assert_eq!(again.evaluate(&data), after, "{name}: f32 on disk loses nothing");
     }
+}
+
+#[test]
+fn an_example_that_is_cut_is_counted_and_a_response_that_is_cut_off_is_no_match() {
+    let Fixture { base, .. } = fixture();
+    let record = |response: &str| {
+        let prompt = "Route the query:";
+        Record::Text { text: format!("{prompt}{response}"), response_start: Some(prompt.len()) }
+    };
+    let prompt_length = base.tokenizer.encode("Route the query:").unwrap().len();
+    let config =
+        EncodeConfig { max_length: prompt_length, over_length: OverLength::Truncate, ..EncodeConfig::default() };
+    let encoded = encode_sft(&base.tokenizer, &[record("agent")], &config).unwrap();
+    assert_eq!((encoded.examples.len(), encoded.n_truncated), (1, 1));
+    let mut trainer =
+        Trainer::new(Cpu::new(None), &base, TrainConfig::default(), &encoded.examples, &encoded.examples).unwrap();
+    assert_eq!(trainer.evaluate(&encoded.examples).exact_match, 0.0);
+
+    let dropped = EncodeConfig { over_length: OverLength::Drop, ..config };
+    let encoded = encode_sft(&base.tokenizer, &[record("agent")], &dropped).unwrap();
+    assert_eq!(encoded.skipped, [Skipped { index: 0, reason: "longer than max_length" }]);
 }
 
 #[test]

@@ -81,7 +81,11 @@ pub(super) fn sft_examples(
         skipped.add(left_out.reason);
     }
     let n_tokens: usize = encoded.examples.iter().map(|example| example.input_ids.len()).sum();
-    stage.finish(&format!("{} examples, {n_tokens} tokens", encoded.examples.len()));
+    let cut = match encoded.n_truncated {
+        0 => String::new(),
+        n => format!(", {n} cut at {} tokens", config.encoding.max_length),
+    };
+    stage.finish(&format!("{} examples, {n_tokens} tokens{cut}", encoded.examples.len()));
     let sources = encoded.record_index.iter().map(|&index| sources[index].clone()).collect();
     Ok(TokenSet { tokens: encoded.examples, sources })
 }
