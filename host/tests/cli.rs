@@ -166,7 +166,7 @@ fn doctor_looks_at_a_run_and_exits_with_1_where_something_is_lacking() {
     let finding = |what: &str| findings.iter().find(|finding| finding["what"] == what).unwrap();
     assert_eq!(finding("plugins")["status"], "ok");
     assert_eq!(finding("base model")["status"], "lack");
-    assert!(finding("base model")["remedy"].as_str().unwrap().starts_with("no model at `no/model`"));
+    assert!(finding("base model")["remedy"].as_str().unwrap().starts_with("no model at `no/model`: "));
     assert!(finding("telemetry store")["remedy"].as_str().unwrap().contains("`tunesmith import FILE`"));
 }
 

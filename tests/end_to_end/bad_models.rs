@@ -42,10 +42,22 @@ fn refuses_truncated_gguf(bytes: usize, what: &str) {
 #[test]
 fn a_missing_model_folder() {
     Home::ready().refuses(
-        &["--base-model", "models/none"],
-        "no model at `models/none`: expected a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a \
+        &["--base-model", "./models/none"],
+        "no model at `./models/none`: expected a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a \
          .gguf file",
     );
+}
+
+#[test]
+fn a_hub_name_that_is_not_in_the_cache() {
+    let home = Home::ready();
+    let output = home.command(&["finetune", "--base-model", "org/name"]).env("HF_HUB_CACHE", "hub").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = "no model at `org/name`: expected a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a \
+                .gguf file, and the hub cache `hub` has no model of that name";
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(text), "{stderr}");
+    assert!(home.outputs().is_empty());
 }
 
 #[test]

@@ -21,6 +21,14 @@ pub enum TrainerError {
         /// The path given.
         path: PathBuf,
     },
+    /// A hub name that this machine has no copy of.
+    #[error("no model at `{name}`: expected a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file, and the hub cache `{}` has no model of that name", cache.display())]
+    NotInHubCache {
+        /// `organisation/name`.
+        name: String,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
     /// A file of the model is missing, truncated or corrupt.
     #[error("`{}` is damaged: {what}; fetch or copy it again", path.display())]
     Corrupt {

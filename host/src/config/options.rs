@@ -25,7 +25,7 @@ pub struct Options {
     /// Agent to train: `routing`, `profile_selection`, `entity_extraction`, or one under `[agents]`
     #[arg(long, env = "TUNESMITH_AGENT_TYPE", value_name = "TYPE")]
     pub agent_type: Option<String>,
-    /// Model folder in Hugging Face's layout, or a `.gguf` file [default: HuggingFaceTB/SmolLM-135M]
+    /// Model folder in Hugging Face's layout, a `.gguf` file, or a name in the hub cache [default: HuggingFaceTB/SmolLM-135M]
     #[arg(long, env = "TUNESMITH_BASE_MODEL", value_name = "PATH")]
     pub base_model: Option<PathBuf>,
     /// Training method; `auto` asks the policy plugin [default: auto]

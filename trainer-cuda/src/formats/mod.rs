@@ -8,6 +8,7 @@ mod gguf_llama;
 mod gguf_tokenizer;
 mod hf_config;
 mod hf_folder;
+mod hub_cache;
 pub mod peft;
 pub mod tokenizer;
 
@@ -44,16 +45,23 @@ pub struct BaseModel {
 }
 
 impl BaseModel {
-    /// Opens a Hugging Face folder or a `.gguf` file. Weights are mapped, not read.
+    /// Opens a Hugging Face folder, a `.gguf` file, or a model of the hub cache by its name (`HuggingFaceTB/SmolLM-135M`).
+    /// Weights are mapped, not read.
     ///
     /// # Errors
-    /// [`TrainerError::ModelNotFound`] where `path` is neither; [`TrainerError::Corrupt`], [`TrainerError::Missing`],
+    /// [`TrainerError::ModelNotFound`] or [`TrainerError::NotInHubCache`] where `path` is none of these; [`TrainerError::Corrupt`], [`TrainerError::Missing`],
     /// [`TrainerError::UnsupportedArchitecture`] or [`TrainerError::Unsupported`] for what it holds.
     pub fn open(path: &Path) -> Result<Self> {
         let (config, tokenizer, source) = if path.join("config.json").is_file() {
             hf_folder::open(path)?
         } else if path.is_file() && (path.extension().is_some_and(|e| e == "gguf") || starts_as_gguf(path)) {
             gguf_llama::open(path)?
+        } else if hub_cache::is_hub_name(path) {
+            let cache = hub_cache::folder();
+            match hub_cache::snapshot(&cache, path) {
+                Some(snapshot) => hf_folder::open(&snapshot)?,
+                None => return Err(TrainerError::NotInHubCache { name: path.display().to_string(), cache }),
+            }
         } else {
             return Err(TrainerError::ModelNotFound { path: path.to_owned() });
         };
