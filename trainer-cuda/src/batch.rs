@@ -139,11 +139,6 @@ impl Forest {
         self.edge_target.len()
     }
 
-    /// Examples in the batch.
-    pub fn n_examples(&self) -> usize {
-        self.response_edges.len()
-    }
-
     /// Labelled tokens over all examples: what a mean loss divides by.
     pub fn total_weight(&self) -> f64 {
         self.example_edges.len() as f64
