@@ -32,7 +32,7 @@ fn main() {
                 let best = (0..5).map(|_| seconds(&mut product)).fold(f64::INFINITY, f64::min);
                 format!("{:.1}", 2.0 * (n_tokens * out * inp) as f64 / best / 1e9)
             };
-            let forward = rate(Box::new(|| cpu.linear_forward(&mut y, &x, &weight, n_tokens)));
+            let forward = rate(Box::new(|| cpu.linear_forward(&mut y, &x, &weight, None, n_tokens)));
             let input = rate(Box::new(|| cpu.linear_backward_input(&mut dx, &dy, &weight, n_tokens, false)));
             let weight = rate(Box::new(|| cpu.linear_backward_weight(&mut d_weight, &dy, &x, out, inp, n_tokens)));
             println!("{n_tokens:>8}{out:>8}{inp:>8}{forward:>12}{input:>12}{weight:>12}");

@@ -1,10 +1,103 @@
 //! What a model is, what LoRA adds, how a run trains.
 
+use crate::rope::Rope;
 use serde::{Deserialize, Serialize};
+
+/// A model's constants: what kind it is decides what can be trained on it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelConfig {
+    /// A causal language model: SFT and DPO.
+    Decoder(DecoderConfig),
+    /// A text embedding model: triplets.
+    Encoder(EncoderConfig),
+}
+
+impl ModelConfig {
+    /// Rows of the embedding table.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Decoder(config) => config.vocab_size,
+            Self::Encoder(config) => config.vocab_size,
+        }
+    }
+
+    /// Its name in `config.json`: `LlamaForCausalLM`.
+    pub fn architecture(&self) -> &str {
+        match self {
+            Self::Decoder(config) => &config.architecture,
+            Self::Encoder(config) => &config.architecture,
+        }
+    }
+
+    /// Longest sequence that the model takes, in tokens.
+    pub fn max_length(&self) -> usize {
+        match self {
+            Self::Decoder(config) => config.max_position_embeddings,
+            Self::Encoder(config) => config.max_length,
+        }
+    }
+}
+
+/// An encoder's constants, under the names of Hugging Face's `config.json` and of sentence-transformers' module files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EncoderConfig {
+    /// `BertModel`, `XLMRobertaModel`, `JinaEmbeddingsV3Model`.
+    pub architecture: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads, each `hidden_size / num_attention_heads` wide.
+    pub num_attention_heads: usize,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Rows of the token type table; every token is of type 0.
+    pub type_vocab_size: usize,
+    /// Epsilon inside LayerNorm's square root.
+    pub layer_norm_eps: f32,
+    /// How a token knows its place.
+    pub positions: Positions,
+    /// Longest text in tokens, special ones included: sentence-transformers' `max_seq_length`, or what the position
+    /// table holds.
+    pub max_length: usize,
+    /// How token states become one embedding.
+    pub pooling: Pooling,
+    /// True where embeddings are scaled to length 1 (sentence-transformers' `Normalize` module).
+    pub normalize: bool,
+}
+
+/// How an encoder's token knows its place.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Positions {
+    /// A learned table; the first token reads row `offset` (BERT 0, XLM-RoBERTa `pad_token_id + 1`).
+    Learned {
+        /// Row of the first token.
+        offset: usize,
+        /// Rows of the table.
+        rows: usize,
+    },
+    /// Rotated queries and keys.
+    Rotary {
+        /// Base of the frequencies.
+        theta: f64,
+    },
+}
+
+/// How token states become one embedding (sentence-transformers' `Pooling` module).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The mean over all tokens, the special ones included.
+    Mean,
+    /// The first token.
+    Cls,
+}
 
 /// A decoder's constants, under the names of Hugging Face's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelConfig {
+pub struct DecoderConfig {
     /// `LlamaForCausalLM`.
     pub architecture: String,
     /// Width of the residual stream.
@@ -39,7 +132,12 @@ pub struct ModelConfig {
     pub pad_token_id: Option<u32>,
 }
 
-impl ModelConfig {
+impl DecoderConfig {
+    /// What rotates its queries and keys.
+    pub fn rope(&self) -> Rope {
+        Rope { head_dim: self.head_dim, theta: self.rope_theta, scaling: self.rope_scaling }
+    }
+
     /// `(out_features, in_features)` of a block's linear module, by its path: `self_attn.q_proj`.
     pub fn module_shape(&self, path: &str) -> (usize, usize) {
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
@@ -223,8 +321,8 @@ pub(crate) mod tests {
     use super::*;
 
     /// A small Llama for tests of code that reads a configuration.
-    pub(crate) fn llama() -> ModelConfig {
-        ModelConfig {
+    pub(crate) fn llama() -> DecoderConfig {
+        DecoderConfig {
             architecture: "LlamaForCausalLM".into(),
             hidden_size: 48,
             intermediate_size: 96,

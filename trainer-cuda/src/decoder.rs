@@ -3,35 +3,19 @@
 use crate::batch::{Budget, Forest};
 use crate::block::Block;
 use crate::buffers::Buffers;
-use crate::config::{LoraConfig, ModelConfig};
+use crate::config::DecoderConfig;
 use crate::device::{AttentionShape, CrossEntropyGrad, Device, Trainable};
+use crate::formats::BaseModel;
 use crate::formats::peft::NamedTensor;
-use crate::formats::{BaseModel, HostTensor};
-use crate::linear::{Linear, Lora, MODULE_NAMES, MODULE_PATHS, Parameter};
+use crate::linear::{MODULE_NAMES, MODULE_PATHS, Parameter};
+use crate::loader::{Loader, Module, Training};
 use crate::plan::MemoryPlan;
-use crate::rope;
-use crate::{Result, TrainerError};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-
-/// What is trained.
-#[derive(Debug, Clone, Copy)]
-pub enum Training<'a> {
-    /// Low-rank updates; every matrix of the base is frozen.
-    Lora {
-        /// Rank, scaling and modules.
-        config: &'a LoraConfig,
-        /// Seeds the initial values.
-        seed: u64,
-    },
-    /// Every parameter.
-    Full,
-}
+use crate::{Result, adapter, rope};
 
 /// The model on a device, with its buffers.
 pub struct Decoder<D: Device> {
     device: D,
-    config: ModelConfig,
+    config: DecoderConfig,
     embedding: Parameter<D>, // [vocab, hidden]
     blocks: Vec<Block<D>>,
     final_norm: Parameter<D>, // [1, hidden]
@@ -48,35 +32,31 @@ impl<D: Device> Decoder<D> {
     /// # Errors
     /// Those of reading the model; [`TrainerError::NoLoraTarget`].
     pub fn load(device: D, base: &BaseModel, training: Training<'_>, budget: Budget) -> Result<Self> {
-        let config = base.config.clone();
-        let (adapted, lora_rank) = match training {
-            Training::Lora { config: lora, .. } => {
-                let targets = lora.target_modules.select(&MODULE_NAMES)?;
-                (MODULE_NAMES.map(|name| targets.contains(&name)), lora.rank)
-            }
-            Training::Full => ([false; 7], 0),
-        };
+        let config = base.decoder()?.clone();
+        let mut loader = Loader::new(&device, base, training, &MODULE_NAMES)?;
+        let adapted = MODULE_NAMES.map(|name| loader.adapts(name));
+        let lora_rank = loader.lora_rank();
         let plan = MemoryPlan::new(&config, budget, adapted, lora_rank);
         let mut buffers = Buffers::new(&device, &plan, config.num_hidden_layers);
-        let (cos, sin) = rope::tables(&config, budget.max_position);
+        let (cos, sin) = rope::tables(&config.rope(), budget.max_position);
         device.write_f32(&mut buffers.batch.rope_cos, &cos);
         device.write_f32(&mut buffers.batch.rope_sin, &sin);
 
-        let mut loader = Loader { device: &device, base, training, adapted, trained: Vec::new() };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let embedding = loader.parameter("model.embed_tokens.weight", vocab, hidden)?;
-        let blocks = (0..config.num_hidden_layers).map(|layer| loader.block(&config, layer)).collect::<Result<_>>()?;
+        let blocks =
+            (0..config.num_hidden_layers).map(|layer| block(&mut loader, &config, layer)).collect::<Result<_>>()?;
         let final_norm = loader.parameter("model.norm.weight", 1, hidden)?;
         let lm_head = match config.tie_word_embeddings {
             true => None,
             false => Some(loader.parameter("lm_head.weight", vocab, hidden)?),
         };
-        let trained = loader.trained;
+        let trained = loader.into_trained();
         Ok(Self { device, config, embedding, blocks, final_norm, lm_head, trained, buffers, budget })
     }
 
     /// The model's constants.
-    pub fn config(&self) -> &ModelConfig {
+    pub fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
@@ -100,21 +80,7 @@ impl<D: Device> Decoder<D> {
     /// # Errors
     /// [`TrainerError::Config`] where the names or shapes are not exactly those being trained.
     pub fn write_adapter(&mut self, tensors: &[NamedTensor]) -> Result<()> {
-        let refuse = |what: String| Err(TrainerError::Config(format!("the adapter does not fit this run: {what}")));
-        if let Some(extra) = tensors.iter().find(|tensor| !self.trained.iter().any(|own| own.name == tensor.name)) {
-            return refuse(format!("it has `{}`, which is not trained here", extra.name));
-        }
-        for own in &mut self.trained {
-            let Some(tensor) = tensors.iter().find(|tensor| tensor.name == own.name) else {
-                return refuse(format!("it lacks `{}`", own.name));
-            };
-            let expected = self.device.weight_shape(&own.weight);
-            if tensor.shape != expected {
-                return refuse(format!("`{}` has shape {:?}, not {expected:?}", own.name, tensor.shape));
-            }
-            self.device.write_weight(&mut own.weight, &tensor.data);
-        }
-        Ok(())
+        adapter::write(&self.device, &mut self.trained, tensors)
     }
 
     /// Scores every edge of the forest: log-probabilities and the likeliest token of each row.
@@ -237,82 +203,17 @@ pub struct Scores {
     pub argmax: Vec<u32>, // [n_rows]
 }
 
-/// Reads a base model into parameters, frozen or trained.
-struct Loader<'a, D: Device> {
-    device: &'a D,
-    base: &'a BaseModel,
-    training: Training<'a>,
-    adapted: [bool; 7],
-    trained: Vec<Trainable<D>>,
-}
-
-impl<D: Device> Loader<'_, D> {
-    fn parameter(&mut self, name: &str, rows: usize, cols: usize) -> Result<Parameter<D>> {
-        let HostTensor { shape, data } = self.base.tensor(name)?;
-        let expected: &[usize] = if rows == 1 { &[cols] } else { &[rows, cols] };
-        if shape != expected {
-            return Err(TrainerError::Corrupt {
-                path: self.base.path().to_owned(),
-                what: format!("tensor `{name}` has shape {shape:?}, the configuration wants {expected:?}"),
-            });
-        }
-        Ok(match self.training {
-            Training::Lora { .. } => Parameter::Frozen(self.device.upload_weight(data, rows, cols)),
-            Training::Full => Parameter::Trained(self.train(name.into(), data, rows, cols)),
-        })
-    }
-
-    /// Adds a tensor to those that are trained and returns its index.
-    fn train(&mut self, name: String, data: Vec<f32>, rows: usize, cols: usize) -> usize {
-        let zeros = || self.device.alloc_f32(rows * cols);
-        let (grad, exp_avg, exp_avg_sq) = (zeros(), zeros(), zeros());
-        let weight = self.device.upload_weight(data, rows, cols);
-        self.trained.push(Trainable { name, weight, grad, exp_avg, exp_avg_sq });
-        self.trained.len() - 1
-    }
-
-    fn block(&mut self, config: &ModelConfig, layer: usize) -> Result<Block<D>> {
-        let hidden = config.hidden_size;
-        let prefix = format!("model.layers.{layer}");
-        let attn_norm = self.parameter(&format!("{prefix}.input_layernorm.weight"), 1, hidden)?;
-        let mlp_norm = self.parameter(&format!("{prefix}.post_attention_layernorm.weight"), 1, hidden)?;
-        let mut modules = 0..MODULE_NAMES.len();
-        let linear = MODULE_PATHS.try_map(|path| {
-            let module = modules.next().expect("as many paths as names");
-            let (out_features, in_features) = config.module_shape(path);
-            let name = format!("{prefix}.{path}");
-            let weight = self.parameter(&format!("{name}.weight"), out_features, in_features)?;
-            let lora = match self.training {
-                Training::Lora { config, seed } if self.adapted[module] => {
-                    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                    // A stream a module: its values don't depend on which others are adapted.
-                    rng.set_stream((layer * MODULE_NAMES.len() + module) as u64);
-                    Some(self.lora(&name, config, rng, out_features, in_features))
-                }
-                _ => None,
-            };
-            Ok::<_, TrainerError>(Linear { weight, lora, out_features, in_features })
-        })?;
-        Ok(Block { attn_norm, mlp_norm, linear, rms_norm_eps: config.rms_norm_eps })
-    }
-
-    /// `A` is uniform in `±1 / sqrt(in)` (PEFT's Kaiming-uniform with `a = sqrt(5)`), `B` is zero: the adapter starts
-    /// as the base, exactly.
-    fn lora(
-        &mut self,
-        module: &str,
-        config: &LoraConfig,
-        mut rng: ChaCha8Rng,
-        out_features: usize,
-        in_features: usize,
-    ) -> Lora {
-        let bound = 1.0 / (in_features as f32).sqrt();
-        // 24 bits: every multiple of 2^-24 in [0, 1) is an f32, so nothing is rounded up to 1.
-        let mut uniform = || bound * (2.0 * (rng.next_u32() >> 8) as f32 / (1 << 24) as f32 - 1.0);
-        let a = (0..config.rank * in_features).map(|_| uniform()).collect();
-        let a = self.train(format!("{module}.lora_A.weight"), a, config.rank, in_features);
-        let b = vec![0.0; out_features * config.rank];
-        let b = self.train(format!("{module}.lora_B.weight"), b, out_features, config.rank);
-        Lora { a, b, scaling: config.scaling() }
-    }
+fn block<D: Device>(loader: &mut Loader<'_, D>, config: &DecoderConfig, layer: usize) -> Result<Block<D>> {
+    let hidden = config.hidden_size;
+    let prefix = format!("model.layers.{layer}");
+    let attn_norm = loader.parameter(&format!("{prefix}.input_layernorm.weight"), 1, hidden)?;
+    let mlp_norm = loader.parameter(&format!("{prefix}.post_attention_layernorm.weight"), 1, hidden)?;
+    let mut index = layer * MODULE_NAMES.len();
+    let linear = MODULE_PATHS.try_map(|path| {
+        let (out_features, in_features) = config.module_shape(path);
+        let module = Module { index, path: &format!("{prefix}.{path}"), bias: false, out_features, in_features };
+        index += 1;
+        loader.linear(module)
+    })?;
+    Ok(Block { attn_norm, mlp_norm, linear, rms_norm_eps: config.rms_norm_eps })
 }

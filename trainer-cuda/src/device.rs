@@ -232,12 +232,13 @@ pub trait Device: Sized {
         len: usize,
     );
 
-    /// `y = x weight^T`.
+    /// `y = x weight^T + bias`.
     fn linear_forward(
         &self,
-        y: &mut Self::Act,     // [n_tokens, out]
-        x: &Self::Act,         // [n_tokens, in]
-        weight: &Self::Weight, // [out, in]
+        y: &mut Self::Act,           // [n_tokens, out]
+        x: &Self::Act,               // [n_tokens, in]
+        weight: &Self::Weight,       // [out, in]
+        bias: Option<&Self::Weight>, // [1, out]
         n_tokens: usize,
     );
 
@@ -259,6 +260,15 @@ pub trait Device: Sized {
         x: &Self::Act,            // [n_tokens, in]
         out_features: usize,
         in_features: usize,
+        n_tokens: usize,
+    );
+
+    /// `d_bias += sum_t dy[t]`.
+    fn linear_backward_bias(
+        &self,
+        d_bias: &mut Self::F32, // [out]
+        dy: &Self::Act,         // [n_tokens, out]
+        out_features: usize,
         n_tokens: usize,
     );
 

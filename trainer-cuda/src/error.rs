@@ -55,6 +55,18 @@ pub enum TrainerError {
         /// What this build supports.
         supported: &'static str,
     },
+    /// The architecture is known, and not what this method trains.
+    #[error("`{}` is a `{architecture}`, {is}; this needs {needs}", path.display())]
+    WrongKind {
+        /// The model.
+        path: PathBuf,
+        /// `BertModel`.
+        architecture: String,
+        /// `a text embedding model`.
+        is: &'static str,
+        /// `a causal language model`.
+        needs: &'static str,
+    },
     /// The model needs something that this build does not do.
     #[error("`{}` needs {what}, which is not supported", path.display())]
     Unsupported {

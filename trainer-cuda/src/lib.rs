@@ -3,6 +3,7 @@
 //! Read in this order: [`batch`] (a batch is a prefix forest), [`block`] (one block as two lists of device calls),
 //! [`decoder`] (the model around the blocks), [`trainer`] (the loop). [`device`] is the contract that a device fulfils.
 
+pub mod adapter;
 pub mod batch;
 pub mod block;
 pub mod buffers;
@@ -14,6 +15,7 @@ pub mod encode;
 pub mod error;
 pub mod formats;
 pub mod linear;
+pub mod loader;
 pub mod plan;
 pub mod rope;
 pub mod schedule;

@@ -42,10 +42,12 @@ pub struct Lora {
     pub scaling: f32,
 }
 
-/// `y = x W^T + scaling * x A^T B^T`.
+/// `y = x W^T + bias + scaling * x A^T B^T`.
 pub struct Linear<D: Device> {
     /// `[out, in]`.
     pub weight: Parameter<D>,
+    /// `[1, out]`, where the layer has one.
+    pub bias: Option<Parameter<D>>,
     /// The update, if this module is adapted.
     pub lora: Option<Lora>,
     /// Rows of the matrix.
@@ -65,7 +67,8 @@ impl<D: Device> Linear<D> {
         x: &D::Act,             // [n_tokens, in]
         n_tokens: usize,
     ) {
-        device.linear_forward(y, x, self.weight.weight(trained), n_tokens);
+        let bias = self.bias.as_ref().map(|bias| bias.weight(trained));
+        device.linear_forward(y, x, self.weight.weight(trained), bias, n_tokens);
         if let (Some(lora), Some(h)) = (self.lora, h) {
             let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
             device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
@@ -89,6 +92,9 @@ impl<D: Device> Linear<D> {
         if let Parameter::Trained(index) = self.weight {
             let d_weight = &mut trained[index].grad;
             device.linear_backward_weight(d_weight, dy, x, self.out_features, self.in_features, n_tokens);
+        }
+        if let Some(Parameter::Trained(index)) = self.bias {
+            device.linear_backward_bias(&mut trained[index].grad, dy, self.out_features, n_tokens);
         }
         if let (Some(lora), Some(h)) = (self.lora, h) {
             let [a, b] = trained.get_disjoint_mut([lora.a, lora.b]).expect("A and B are two tensors of the model");

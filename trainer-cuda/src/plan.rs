@@ -1,7 +1,7 @@
 //! The memory plan: every buffer of a run as arithmetic, before anything is allocated.
 
 use crate::batch::Budget;
-use crate::config::ModelConfig;
+use crate::config::DecoderConfig;
 
 /// What a buffer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl MemoryPlan {
     ///
     /// A layer keeps 5.8 hidden widths a token for its backward pass (SmolLM2-135M); the normalised inputs and
     /// the MLP's product are computed again there, which saves 4 more for under 1% of the time.
-    pub fn new(config: &ModelConfig, budget: Budget, adapted: [bool; 7], lora_rank: usize) -> Self {
+    pub fn new(config: &DecoderConfig, budget: Budget, adapted: [bool; 7], lora_rank: usize) -> Self {
         let Budget { n_tokens, n_rows, n_edges, max_position } = budget;
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
         let (heads, kv_heads, head_dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);

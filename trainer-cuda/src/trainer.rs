@@ -2,11 +2,12 @@
 
 use crate::batch::{Budget, Forest, TokenExample};
 use crate::config::TrainConfig;
-use crate::decoder::{Decoder, Training};
+use crate::decoder::Decoder;
 use crate::device::{AdamW, Device};
 use crate::formats::{BaseModel, peft};
+use crate::loader::Training;
 use crate::schedule::LearningRate;
-use crate::{Result, TrainerError};
+use crate::{Result, TrainerError, adapter};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -290,13 +291,7 @@ impl<D: Device> Trainer<D> {
     /// # Errors
     /// [`TrainerError::Io`].
     pub fn save(&self, base: &BaseModel, folder: &Path) -> Result<()> {
-        let read = |index: usize| self.decoder.device().read_weight(&self.decoder.trained()[index].weight);
-        let tensors: Vec<peft::NamedTensor> = (self.decoder.trained().iter().enumerate())
-            .map(|(index, tensor)| {
-                let [rows, cols] = self.decoder.device().weight_shape(&tensor.weight);
-                peft::NamedTensor { name: tensor.name.clone(), shape: [rows, cols], data: read(index) }
-            })
-            .collect();
+        let tensors = adapter::read(self.decoder.device(), self.decoder.trained());
         match self.config.use_lora {
             true => peft::write_adapter(folder, base, &self.config.lora, &tensors)?,
             false => peft::write_model(folder, base, &tensors)?,
@@ -339,7 +334,7 @@ fn micro_batches<'a>(
 }
 
 fn check_examples<'a>(base: &BaseModel, examples: impl Iterator<Item = &'a TokenExample>) -> Result<()> {
-    let (longest, vocab) = (base.config.max_position_embeddings, base.config.vocab_size as u32);
+    let (longest, vocab) = (base.config.max_length(), base.config.vocab_size() as u32);
     for example in examples {
         if example.input_ids.len() > longest {
             return Err(TrainerError::Config(format!(

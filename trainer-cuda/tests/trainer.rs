@@ -130,7 +130,7 @@ fn a_saved_adapter_scores_as_it_did() {
     trainer.save(&base, folder.path()).unwrap();
 
     let adapter = peft::read_adapter(folder.path()).unwrap();
-    let modules = 2 * base.config.num_hidden_layers;
+    let modules = 2 * base.decoder().expect("a decoder").num_hidden_layers;
     assert_eq!(adapter.len(), 2 * modules);
     let mut again = Trainer::new(Cpu::new(None), &base, config, &data, &data).unwrap();
     again.decoder_mut().write_adapter(&adapter).unwrap();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use trainer_cuda::config::ModelConfig;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
 use trainer_cuda::formats::BaseModel;
@@ -171,15 +172,13 @@ fn plugins(config: &RunConfig) -> Finding {
 fn model(config: &RunConfig) -> Finding {
     match BaseModel::open(&config.base_model) {
         Ok(base) => {
-            let of = &base.config;
-            let found = format!(
-                "{}: {}, {} layers of {}, vocabulary {}",
-                config.base_model.display(),
-                of.architecture,
-                of.num_hidden_layers,
-                of.hidden_size,
-                of.vocab_size
-            );
+            let (layers, width) = match &base.config {
+                ModelConfig::Decoder(config) => (config.num_hidden_layers, config.hidden_size),
+                ModelConfig::Encoder(config) => (config.num_hidden_layers, config.hidden_size),
+            };
+            let (architecture, vocab) = (base.config.architecture(), base.config.vocab_size());
+            let path = config.base_model.display();
+            let found = format!("{path}: {architecture}, {layers} layers of {width}, vocabulary {vocab}");
             ok("base model", found)
         }
         Err(error) => lack("base model", "does not open", HostError::from(error).describe()),

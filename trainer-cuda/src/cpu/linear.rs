@@ -1,12 +1,38 @@
 //! Linear layers.
 
+use super::elementwise::GRAIN;
 use super::gemm::{Operand, Product, gemm};
+use super::parallel::rows;
 use super::{Cpu, Matrix};
 
 pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], weight: &Matrix, n_tokens: usize) {
     let (n, k) = (weight.rows, weight.cols);
     let (x, weight) = (Operand::k_contiguous(x, k), Operand::k_contiguous(&weight.data, k));
     gemm(cpu, y, x, weight, Product { m: n_tokens, n, k, alpha: 1.0, accumulate: false });
+}
+
+pub(super) fn add_bias(cpu: &Cpu, y: &mut [f32], bias: &Matrix, n_tokens: usize) {
+    let width = bias.cols;
+    cpu.for_rows(n_tokens, GRAIN.div_ceil(width), rows(y, n_tokens, width), |_, y| {
+        for y in y.into_slice().chunks_exact_mut(width) {
+            for (y, bias) in y.iter_mut().zip(&bias.data) {
+                *y += bias;
+            }
+        }
+    });
+}
+
+/// Column by column over all tokens, so the order of summation is that of the tokens.
+pub(super) fn backward_bias(cpu: &Cpu, d_bias: &mut [f32], dy: &[f32], width: usize, n_tokens: usize) {
+    let grain = GRAIN.div_ceil(n_tokens.max(1));
+    cpu.for_rows(width, grain, rows(d_bias, width, 1), |range, d_bias| {
+        let d_bias = d_bias.into_slice();
+        for dy in dy[..n_tokens * width].chunks_exact(width) {
+            for (d_bias, dy) in d_bias.iter_mut().zip(&dy[range.clone()]) {
+                *d_bias += dy;
+            }
+        }
+    });
 }
 
 pub(super) fn backward_input(

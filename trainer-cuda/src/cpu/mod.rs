@@ -248,8 +248,11 @@ impl Device for Cpu {
         swiglu::backward(self, d_gate, d_up, dy, gate, up, len);
     }
 
-    fn linear_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, weight: &Matrix, n_tokens: usize) {
+    fn linear_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, weight: &Matrix, bias: Option<&Matrix>, n_tokens: usize) {
         linear::forward(self, y, x, weight, n_tokens);
+        if let Some(bias) = bias {
+            linear::add_bias(self, y, bias, n_tokens);
+        }
     }
 
     fn linear_backward_input(
@@ -273,6 +276,10 @@ impl Device for Cpu {
         n_tokens: usize,
     ) {
         linear::backward_weight(self, d_weight, dy, x, out_features, in_features, n_tokens);
+    }
+
+    fn linear_backward_bias(&self, d_bias: &mut Vec<f32>, dy: &Vec<f32>, out_features: usize, n_tokens: usize) {
+        linear::backward_bias(self, d_bias, dy, out_features, n_tokens);
     }
 
     fn lora_forward(

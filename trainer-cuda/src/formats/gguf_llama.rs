@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
 use super::{HostTensor, Opened, Source, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported};
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
 /// Hugging Face and GGUF names outside the blocks.
@@ -38,12 +38,12 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     let gguf = Gguf::open(path)?;
     let tokenizer = check(&gguf).and_then(|()| gguf_tokenizer::read(&gguf))?;
     let config = config(&gguf, &tokenizer)?;
-    Ok((config.clone(), tokenizer, Box::new(LlamaGguf { gguf, config })))
+    Ok((ModelConfig::Decoder(config.clone()), tokenizer, Box::new(LlamaGguf { gguf, config })))
 }
 
 struct LlamaGguf {
     gguf: Gguf,
-    config: ModelConfig,
+    config: DecoderConfig,
 }
 
 impl Source for LlamaGguf {
@@ -148,7 +148,7 @@ fn gguf_name(hf_name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{name}"))
 }
 
-fn config(gguf: &Gguf, tokenizer: &TextTokenizer) -> Result<ModelConfig> {
+fn config(gguf: &Gguf, tokenizer: &TextTokenizer) -> Result<DecoderConfig> {
     let number = |key: &str| gguf.usize(key).and_then(|value| gguf.required(key, value));
     let hidden_size = number("llama.embedding_length")?;
     let num_attention_heads = number("llama.attention.head_count")?;
@@ -166,7 +166,7 @@ fn config(gguf: &Gguf, tokenizer: &TextTokenizer) -> Result<ModelConfig> {
         gguf.shape("token_embd.weight").ok_or_else(|| missing(gguf.path(), "tensor `token_embd.weight`"))?;
     let eps_key = "llama.attention.layer_norm_rms_epsilon";
     let rope_theta = gguf.float("llama.rope.freq_base")?.unwrap_or(10_000.0);
-    Ok(ModelConfig {
+    Ok(DecoderConfig {
         architecture: "LlamaForCausalLM".to_owned(),
         hidden_size,
         intermediate_size: number("llama.feed_forward_length")?,

@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{check_heads, corrupt, missing, unsupported};
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::{DecoderConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
 /// Reads the constants; what is absent has the default of transformers' `LlamaConfig`, sizes excepted.
-pub(super) fn parse(json: &Value, path: &Path) -> Result<ModelConfig> {
+pub(super) fn parse(json: &Value, path: &Path) -> Result<DecoderConfig> {
     let architecture = json["architectures"][0].as_str().or(json["model_type"].as_str()).unwrap_or("unnamed");
     if architecture != "LlamaForCausalLM" {
         return Err(TrainerError::UnsupportedArchitecture {
@@ -32,7 +32,7 @@ pub(super) fn parse(json: &Value, path: &Path) -> Result<ModelConfig> {
         return Err(corrupt(path, format!("rotary embedding needs an even `head_dim`, not {head_dim}")));
     }
     let (rope_theta, rope_scaling) = rope(&raw, path)?;
-    Ok(ModelConfig {
+    Ok(DecoderConfig {
         architecture: architecture.to_owned(),
         hidden_size,
         intermediate_size: required(raw.intermediate_size, "intermediate_size")?,

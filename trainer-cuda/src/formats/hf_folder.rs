@@ -14,6 +14,7 @@ use super::tokenizer::TextTokenizer;
 use super::{
     HostTensor, Opened, Source, corrupt, hf_config, io, map_file, missing, read_file, sha256_hex, unsupported,
 };
+use crate::config::ModelConfig;
 use crate::error::Result;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -31,7 +32,11 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
     let config = hf_config::parse(&config_json, &path)?;
     let tokenizer = TextTokenizer::from_folder(dir)?;
     let shards = shard_names(dir)?.iter().map(|name| Shard::open(dir, name)).collect::<Result<Vec<_>>>()?;
-    Ok((config, tokenizer, Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, shards })))
+    Ok((
+        ModelConfig::Decoder(config),
+        tokenizer,
+        Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, shards }),
+    ))
 }
 
 struct HfFolder {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
-use crate::config::ModelConfig;
+use crate::config::{DecoderConfig, EncoderConfig, ModelConfig};
 use crate::error::{Result, TrainerError};
 
 /// A tensor in host memory, row-major.
@@ -65,8 +65,8 @@ impl BaseModel {
         } else {
             return Err(TrainerError::ModelNotFound { path: path.to_owned() });
         };
-        if tokenizer.id_bound() > config.vocab_size {
-            let (ids, rows) = (tokenizer.id_bound(), config.vocab_size);
+        if tokenizer.id_bound() > config.vocab_size() {
+            let (ids, rows) = (tokenizer.id_bound(), config.vocab_size());
             return Err(corrupt(path, format!("the tokenizer has {ids} ids, the embedding table {rows} rows")));
         }
         Ok(Self { config, tokenizer, path: path.to_owned(), source })
@@ -79,6 +79,33 @@ impl BaseModel {
     /// [`TrainerError::Unsupported`] where its element type is not a float that this build reads.
     pub fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
         self.source.tensor(hf_name)
+    }
+
+    /// The constants of a causal language model.
+    ///
+    /// # Errors
+    /// [`TrainerError::WrongKind`] for an encoder.
+    pub fn decoder(&self) -> Result<&DecoderConfig> {
+        match &self.config {
+            ModelConfig::Decoder(config) => Ok(config),
+            ModelConfig::Encoder(_) => Err(self.wrong_kind("a text embedding model", "a causal language model")),
+        }
+    }
+
+    /// The constants of a text embedding model.
+    ///
+    /// # Errors
+    /// [`TrainerError::WrongKind`] for a decoder.
+    pub fn encoder(&self) -> Result<&EncoderConfig> {
+        match &self.config {
+            ModelConfig::Encoder(config) => Ok(config),
+            ModelConfig::Decoder(_) => Err(self.wrong_kind("a causal language model", "a text embedding model")),
+        }
+    }
+
+    fn wrong_kind(&self, is: &'static str, needs: &'static str) -> TrainerError {
+        let architecture = self.config.architecture().to_owned();
+        TrainerError::WrongKind { path: self.path.clone(), architecture, is, needs }
     }
 
     /// The path that was opened.

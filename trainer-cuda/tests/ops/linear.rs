@@ -42,7 +42,7 @@ fn forward_is_the_product() {
             product([n_tokens, out, inp], |t, i| x[t * inp + i].into(), |i, o| w[o * inp + i].into());
         for result in on_every_device(|cpu| {
             let mut y = output(n_tokens * out);
-            cpu.linear_forward(&mut y, &x, &weight(cpu, &w, out, inp), n_tokens);
+            cpu.linear_forward(&mut y, &x, &weight(cpu, &w, out, inp), None, n_tokens);
             vec![take(y, n_tokens * out)]
         }) {
             assert_near("y", &result[0], &want, rounding(inp, &magnitude));
