@@ -42,8 +42,8 @@ fn a_tied_llama_equals_its_folder() {
 #[test]
 fn an_untied_llama_with_llama3_rope_equals_its_folder() {
     let gguf = equals_folder("llama_untied_rope3", |value| bf16::from_f32(value).to_f32());
-    let RopeScaling::Llama3 { original_max_position_embeddings, .. } = gguf.config.rope_scaling else {
-        panic!("{:?}", gguf.config.rope_scaling)
+    let RopeScaling::Llama3 { original_max_position_embeddings, .. } = gguf.decoder().expect("a decoder").rope_scaling else {
+        panic!("{:?}", gguf.decoder().expect("a decoder").rope_scaling)
     };
     assert_eq!(original_max_position_embeddings, 64);
 }
@@ -55,12 +55,12 @@ fn equals_folder(name: &str, stored: fn(f32) -> f32) -> BaseModel {
     assert_eq!(gguf.config, folder.config);
 
     let mut names = vec!["model.embed_tokens.weight".to_owned(), "model.norm.weight".to_owned()];
-    if !folder.config.tie_word_embeddings {
+    if !folder.decoder().expect("a decoder").tie_word_embeddings {
         names.push("lm_head.weight".to_owned());
     }
     let inner = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj"];
     let inner = [&inner[..], &["mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"]].concat();
-    for layer in 0..folder.config.num_hidden_layers {
+    for layer in 0..folder.decoder().expect("a decoder").num_hidden_layers {
         names.extend(inner.iter().map(|inner| format!("model.layers.{layer}.{inner}.weight")));
     }
     for name in &names {
@@ -111,7 +111,7 @@ fn smollm2_equals_transformers() {
     let start = Instant::now();
     let model = BaseModel::open(&path).unwrap();
     let open_ms = start.elapsed().as_millis();
-    let config = &model.config;
+    let config = model.decoder().expect("a decoder");
     assert_eq!((config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads), (30, 9, 3));
     assert_eq!((config.vocab_size, config.rms_norm_eps, config.rope_theta), (49152, 1e-5, 100_000.0));
     assert_eq!((config.bos_token_id, config.eos_token_id, config.pad_token_id), (Some(1), Some(2), Some(2)));

@@ -156,7 +156,7 @@ fn both_spellings_of_the_rope_are_read() {
         (old(Value::Null, Value::Null), 1e4, RopeScaling::None),
     ];
     for (changes, theta, scaling) in cases {
-        let config = Folder::new().config(&changes).open().unwrap().config;
+        let config = Folder::new().config(&changes).open().unwrap().decoder().unwrap().clone();
         assert_eq!((config.rope_theta, config.rope_scaling), (theta, scaling), "{changes}");
     }
 }
@@ -169,7 +169,7 @@ fn old(theta: Value, scaling: Value) -> Value {
 fn what_a_config_leaves_out_has_transformers_defaults() {
     let nulls = json!({ "num_key_value_heads": null, "head_dim": null, "tie_word_embeddings": null,
                         "rms_norm_eps": null, "max_position_embeddings": null, "eos_token_id": [7, 8] });
-    let config = Folder::new().config(&nulls).open().unwrap().config;
+    let config = Folder::new().config(&nulls).open().unwrap().decoder().unwrap().clone();
     assert_eq!((config.num_key_value_heads, config.head_dim, config.tie_word_embeddings), (4, 12, false));
     assert_eq!((config.rms_norm_eps, config.max_position_embeddings), (1e-6, 2048));
     assert_eq!(config.eos_token_id, Some(7));
