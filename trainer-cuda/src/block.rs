@@ -4,7 +4,7 @@
 //! Gradient rule: parameters `+=`, activations `=`, the residual stream `+=`.
 
 use crate::buffers::{BatchBuffers, LayerActivations, Scratch};
-use crate::device::{AttentionShape, Device, Trainable};
+use crate::device::{AttentionMask, AttentionShape, Device, Trainable};
 use crate::head_norm::HeadNorms;
 use crate::linear::{Linear, Parameter, PerModule};
 
@@ -50,7 +50,8 @@ impl<D: Device> Block<D> {
         };
         device.rope_forward(q, position, cos, sin, heads, head_dim, n_tokens);
         device.rope_forward(k, position, cos, sin, kv_heads, head_dim, n_tokens);
-        device.attention_forward(&mut act.attn, &mut act.lse, q, k, &act.v, &batch.subtree_end, shape);
+        let mask = AttentionMask::Forest { subtree_end: &batch.subtree_end };
+        device.attention_forward(&mut act.attn, &mut act.lse, q, k, &act.v, mask, shape);
         linear.o.forward(device, trained, proj, &mut act.lora.o, &act.attn, n_tokens);
         device.add(&mut act.x_mid, &act.x, proj, hidden_len);
 
@@ -99,8 +100,8 @@ impl<D: Device> Block<D> {
             }
             _ => (&act.q, &act.k),
         };
-        let (attn, lse, v, subtree_end) = (&act.attn, &act.lse, &act.v, &batch.subtree_end);
-        device.attention_backward(dq, dk, dv, delta, d_attn, attn, lse, q, k, v, subtree_end, shape);
+        let mask = AttentionMask::Forest { subtree_end: &batch.subtree_end };
+        device.attention_backward(dq, dk, dv, delta, d_attn, &act.attn, &act.lse, q, k, &act.v, mask, shape);
         device.rope_backward(dq, position, cos, sin, heads, head_dim, n_tokens);
         device.rope_backward(dk, position, cos, sin, kv_heads, head_dim, n_tokens);
         let (dq, dk) = match (&self.head_norms, head_scratch) {
