@@ -10,13 +10,15 @@ use trainer_cuda::encode::{
 };
 use trainer_cuda::formats::{ChatMessage, TextTokenizer};
 
-/// The small model's tokenizer with a chat template.
+/// The small model's tokenizer with a chat template and without a token that begins a text.
 fn tokenizer(template: &str) -> TextTokenizer {
     let folder = tempfile::tempdir().unwrap();
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/llama_tied/base");
-    for file in ["tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(base.join(file), folder.path().join(file)).unwrap();
-    }
+    std::fs::copy(base.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let config = std::fs::read_to_string(base.join("tokenizer_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config.as_object_mut().unwrap().remove("bos_token").unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
     std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
     TextTokenizer::from_folder(folder.path()).unwrap()
 }
