@@ -97,7 +97,7 @@ fn an_sft_run_cancelled_after_any_event_goes_on_to_the_same_bytes() {
 #[test]
 fn a_dpo_run_cancelled_after_any_event_goes_on_to_the_same_bytes() {
     let base = small::base();
-    let config = TrainConfig { learning_rate: 1e-3, ..config() };
+    let config = TrainConfig { learning_rate: 1e-3, early_stopping_patience: Some(5), ..config() };
     stops_anywhere(|| dpo(&base, &config), &pairs(&base));
 }
 
