@@ -238,6 +238,22 @@ impl TargetModules {
     }
 }
 
+/// How the matrices that a run does not train are stored, and what products with them are computed in. Low-rank updates,
+/// norms, biases and the optimiser are f32 always; so is everything where every weight is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Stored and multiplied in f32.
+    #[default]
+    F32,
+    /// Stored in bf16: half the memory. Where the processor multiplies bf16, so do products with them, forward and
+    /// backward, over activations rounded to bf16 and with f32 sums; elsewhere they are widened and multiplied in f32.
+    Bf16,
+    /// Kept as the file stores them (a GGUF's blocks, a folder's bf16 or f16), widened piece by piece for each
+    /// product, and multiplied in f32: the memory of the file, the results of `f32`.
+    Quantized,
+}
+
 /// How a run trains. The defaults are the reference document's, with no warmup: 50 examples make 39 steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -264,6 +280,8 @@ pub struct TrainConfig {
     pub use_lora: bool,
     /// The low-rank update.
     pub lora: LoraConfig,
+    /// How the frozen matrices are stored.
+    pub precision: Precision,
 }
 
 impl Default for TrainConfig {
@@ -280,6 +298,7 @@ impl Default for TrainConfig {
             seed: 42,
             use_lora: true,
             lora: LoraConfig::default(),
+            precision: Precision::F32,
         }
     }
 }

@@ -118,7 +118,7 @@ impl<D: Device> Trainer<D> {
     pub fn with_budget(device: D, base: &BaseModel, config: TrainConfig, budget: Budget) -> Result<Self> {
         config.validate()?;
         let training = match config.use_lora {
-            true => Training::Lora { config: &config.lora, seed: config.seed },
+            true => Training::Lora { config: &config.lora, seed: config.seed, precision: config.precision },
             false => Training::Full,
         };
         let decoder = Decoder::load(device, base, training, budget)?;

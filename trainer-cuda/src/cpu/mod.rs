@@ -1,19 +1,25 @@
-//! The CPU device: threads and SIMD, f32 throughout.
+//! The CPU device: threads and SIMD. Activations and sums are f32; frozen weights may be less.
 
 mod adamw;
 mod attention;
 mod attention_kernels;
 mod attention_tile;
+mod bf16_products;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod exp;
 mod gather;
 mod gemm;
-mod gemm_kernels;
+mod gemm_dot;
+mod gemm_pack;
+mod gemm_tiles;
 mod linear;
 mod lora;
+mod matrix;
+mod pages;
 mod parallel;
+mod pool;
 mod rms_norm;
 mod rope;
 mod simd;
@@ -23,25 +29,20 @@ mod simd_x86;
 mod swiglu;
 mod transpose;
 
+pub use matrix::Matrix;
 pub use simd::SimdLevel;
 
+use crate::config::Precision;
 use crate::device::{AdamW, AttentionShape, CrossEntropyGrad, Device, EdgeBuffers, Trainable};
+use crate::formats::StoredTensor;
 
 /// The device. Its results do not depend on the number of threads.
 pub struct Cpu {
     threads: usize,
     simd: SimdLevel,
     /// `None` where everything runs on the caller's thread.
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<pool::Pool>,
     scratch: gemm::Scratch,
-}
-
-/// A parameter `[rows, cols]`, row-major.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    rows: usize,
-    cols: usize,
-    data: Vec<f32>,
 }
 
 impl Cpu {
@@ -54,14 +55,8 @@ impl Cpu {
     /// The device with the given instructions, one of [`SimdLevel::available`].
     pub fn with_simd(threads: Option<usize>, simd: SimdLevel) -> Self {
         let wanted = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-        let pool = (wanted > 1).then(|| {
-            let name = |i| format!("cpu-device-{i}");
-            rayon::ThreadPoolBuilder::new().num_threads(wanted).thread_name(name).build()
-        });
-        let pool = pool.and_then(|pool| {
-            pool.inspect_err(|error| tracing::warn!(wanted, %error, "cannot start threads; going on with one")).ok()
-        });
-        let threads = pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads);
+        let pool = (wanted > 1).then(|| pool::Pool::new(wanted - 1));
+        let threads = 1 + pool.as_ref().map_or(0, pool::Pool::threads);
         Cpu { threads, simd, pool, scratch: gemm::Scratch::new() }
     }
 }
@@ -90,12 +85,15 @@ impl Device for Cpu {
     }
 
     fn upload_weight(&self, values: Vec<f32>, rows: usize, cols: usize) -> Matrix {
-        assert_eq!(values.len(), rows * cols, "values of a [{rows}, {cols}] parameter");
-        Matrix { rows, cols, data: values }
+        Matrix::new(values, rows, cols)
+    }
+
+    fn upload_frozen(&self, tensor: &StoredTensor<'_>, precision: Precision) -> Matrix {
+        Matrix::frozen(self, tensor, precision)
     }
 
     fn write_weight(&self, weight: &mut Matrix, values: &[f32]) {
-        weight.data.copy_from_slice(values);
+        weight.values_mut().copy_from_slice(values);
     }
 
     fn weight_shape(&self, weight: &Matrix) -> [usize; 2] {
@@ -103,7 +101,11 @@ impl Device for Cpu {
     }
 
     fn read_weight(&self, weight: &Matrix) -> Vec<f32> {
-        weight.data.clone()
+        let mut values = vec![0.0; weight.rows * weight.cols];
+        for (row, values) in values.chunks_exact_mut(weight.cols).enumerate() {
+            weight.read_row(row, values);
+        }
+        values
     }
 
     fn write_f32(&self, buffer: &mut Vec<f32>, values: &[f32]) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
-use super::{HostTensor, Opened, Source, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported};
+use super::{Opened, Source, StoredTensor, check_heads, corrupt, gguf_tokenizer, map_sha256, missing, unsupported};
 use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
@@ -47,26 +47,27 @@ struct LlamaGguf {
 }
 
 impl Source for LlamaGguf {
-    fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
+    fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
         let Some(name) = gguf_name(hf_name).filter(|name| self.gguf.shape(name).is_some()) else {
             return Err(missing(self.gguf.path(), format!("tensor `{hf_name}`")));
         };
-        let tensor = self.gguf.tensor(&name)?;
+        let tensor = self.gguf.stored(&name)?;
         let heads = match hf_name.rsplit('.').nth(1) {
             Some("q_proj") => self.config.num_attention_heads,
             Some("k_proj") => self.config.num_key_value_heads,
             _ => return Ok(tensor),
         };
         let head_dim = self.config.head_dim;
-        if tensor.shape.len() != 2 || tensor.shape[0] != heads * head_dim {
-            let what = format!("tensor `{name}` has shape {:?}, not {heads} heads of {head_dim} rows", tensor.shape);
+        if tensor.shape().len() != 2 || tensor.rows() != heads * head_dim {
+            let shape = tensor.shape();
+            let what = format!("tensor `{name}` has shape {shape:?}, not {heads} heads of {head_dim} rows");
             return Err(corrupt(self.gguf.path(), what));
         }
-        Ok(half_split(tensor, head_dim))
+        Ok(half_split(&tensor, head_dim))
     }
 
     fn sha256(&self) -> Result<String> {
-        Ok(sha256_hex(self.gguf.file_bytes()))
+        Ok(map_sha256(self.gguf.map()))
     }
 
     fn hf_config(&self) -> Value {
@@ -228,16 +229,11 @@ fn llama3_scaling(factors: &[f32], rope_theta: f64, head_dim: usize) -> Option<R
 
 /// Rows of q and k from llama.cpp's order, where the two elements of a rotated pair are neighbours, to Hugging
 /// Face's, where they lie half a head apart (the inverse of `permute` in llama.cpp's `convert_hf_to_gguf.py`).
-fn half_split(tensor: HostTensor, head_dim: usize) -> HostTensor {
-    let cols = tensor.shape[1];
-    let half = head_dim / 2;
-    let mut data = Vec::with_capacity(tensor.data.len());
-    for row in 0..tensor.shape[0] {
+fn half_split(tensor: &StoredTensor<'_>, head_dim: usize) -> StoredTensor<'static> {
+    tensor.with_rows(|row| {
         let (head, at) = (row / head_dim, row % head_dim);
-        let source = head * head_dim + at % half * 2 + at / half;
-        data.extend_from_slice(&tensor.data[source * cols..][..cols]);
-    }
-    HostTensor { shape: tensor.shape, data }
+        head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2)
+    })
 }
 
 /// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
