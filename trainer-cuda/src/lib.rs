@@ -1,7 +1,8 @@
 //! LoRA training by hand-written forward and backward passes over a small [`device::Device`].
 //!
 //! Read in this order: [`batch`] (a batch is a prefix forest), [`block`] (one block as two lists of device calls),
-//! [`decoder`] (the model around the blocks), [`trainer`] (the loop). [`device`] is the contract that a device fulfils.
+//! [`decoder`] (the model around the blocks), [`encoder`] (text embeddings), [`trainer`] (the loop). [`device`] is the
+//! contract that a device fulfils.
 
 pub mod adapter;
 pub mod batch;
@@ -12,13 +13,20 @@ pub mod cpu;
 pub mod decoder;
 pub mod device;
 pub mod encode;
+pub mod encoder;
+pub mod encoder_block;
+pub mod encoder_buffers;
+pub mod encoder_names;
+pub mod encoder_plan;
 pub mod error;
 pub mod formats;
+pub mod layer_norm;
 pub mod linear;
 pub mod loader;
 pub mod plan;
 pub mod rope;
 pub mod schedule;
+pub mod text_batch;
 pub mod trainer;
 
 pub use error::{Result, TrainerError};

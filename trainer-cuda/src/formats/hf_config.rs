@@ -16,7 +16,7 @@ pub(super) fn parse(json: &Value, path: &Path) -> Result<DecoderConfig> {
         return Err(TrainerError::UnsupportedArchitecture {
             path: path.to_owned(),
             architecture: architecture.to_owned(),
-            supported: "LlamaForCausalLM",
+            supported: "LlamaForCausalLM, BertModel, XLMRobertaModel, JinaEmbeddingsV3Model",
         });
     }
     let raw = RawConfig::deserialize(json).map_err(|err| corrupt(path, err.to_string()))?;

@@ -10,11 +10,14 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde_json::Value;
 
-use super::tokenizer::TextTokenizer;
+use super::hf_encoder_tensors::Place;
+use super::sentence_files::SentenceModules;
+use super::tokenizer::{self, TextTokenizer};
 use super::{
-    HostTensor, Opened, Source, corrupt, hf_config, io, map_file, missing, read_file, sha256_hex, unsupported,
+    HostTensor, Opened, Source, corrupt, hf_config, hf_encoder_config, hf_encoder_tensors, io, map_file, missing,
+    read_file, sha256_hex, unsupported,
 };
-use crate::config::ModelConfig;
+use crate::config::{EncoderConfig, ModelConfig};
 use crate::error::Result;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -29,20 +32,30 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
     let config_bytes = read_file(&path)?;
     let config_json =
         serde_json::from_slice(&config_bytes).map_err(|err| corrupt(&path, format!("not JSON: {err}")))?;
-    let config = hf_config::parse(&config_json, &path)?;
+    let config = match hf_encoder_config::is_encoder(&config_json) {
+        true => {
+            let sentence = SentenceModules::read(dir)?;
+            let tokenizer_max_length = tokenizer::model_max_length(dir)?;
+            ModelConfig::Encoder(hf_encoder_config::parse(&config_json, &path, &sentence, tokenizer_max_length)?)
+        }
+        false => ModelConfig::Decoder(hf_config::parse(&config_json, &path)?),
+    };
     let tokenizer = TextTokenizer::from_folder(dir)?;
     let shards = shard_names(dir)?.iter().map(|name| Shard::open(dir, name)).collect::<Result<Vec<_>>>()?;
-    Ok((
-        ModelConfig::Decoder(config),
-        tokenizer,
-        Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, shards }),
-    ))
+    let encoder = match &config {
+        ModelConfig::Encoder(config) => Some(config.clone()),
+        ModelConfig::Decoder(_) => None,
+    };
+    let folder = HfFolder { dir: dir.to_owned(), config_bytes, config_json, encoder, shards };
+    Ok((config, tokenizer, Box::new(folder)))
 }
 
 struct HfFolder {
     dir: PathBuf,
     config_bytes: Vec<u8>,
     config_json: Value,
+    /// `None` for a decoder.
+    encoder: Option<EncoderConfig>,
     shards: Vec<Shard>, // sorted by name
 }
 
@@ -56,17 +69,31 @@ struct Shard {
 
 impl Source for HfFolder {
     fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
-        let found = self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(hf_name)?)));
-        let (shard, info) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
+        let places = match &self.encoder {
+            Some(encoder) => hf_encoder_tensors::places(encoder.names, hf_name),
+            None => vec![Place { name: hf_name.to_owned(), block: None }],
+        };
+        let found = places.iter().find_map(|place| {
+            self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(&place.name)?, place.block)))
+        });
+        let (shard, info, block) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
         let (start, end) = info.data_offsets;
-        let bytes = &shard.map[shard.data_start + start..shard.data_start + end];
+        let mut bytes = &shard.map[shard.data_start + start..shard.data_start + end];
+        let mut shape = info.shape.clone();
+        if let Some((i, n)) = block {
+            if shape.is_empty() || !shape[0].is_multiple_of(n) {
+                return Err(corrupt(&shard.path, format!("tensor of `{hf_name}` has shape {shape:?}, not {n} blocks")));
+            }
+            shape[0] /= n;
+            bytes = &bytes[bytes.len() / n * i..bytes.len() / n * (i + 1)];
+        }
         let data = match info.dtype {
             Dtype::F32 => convert(bytes, f32::from_le_bytes),
             Dtype::F16 => convert(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => convert(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
             dtype => return Err(unsupported(&shard.path, format!("type `{dtype:?}` of tensor `{hf_name}`"))),
         };
-        Ok(HostTensor { shape: info.shape.clone(), data })
+        Ok(HostTensor { shape, data })
     }
 
     fn sha256(&self) -> Result<String> {
@@ -77,7 +104,10 @@ impl Source for HfFolder {
     }
 
     fn hf_config(&self) -> Value {
-        self.config_json.clone()
+        match &self.encoder {
+            Some(encoder) => hf_encoder_config::native(&self.config_json, encoder),
+            None => self.config_json.clone(),
+        }
     }
 
     fn write_tokenizer_files(&self, _: &TextTokenizer, dir: &Path) -> Result<()> {

@@ -192,8 +192,14 @@ fn refused(what: String) -> TrainerError {
     TrainerError::Encode { index: 0, what }
 }
 
+/// Longest text in tokens that `tokenizer_config.json` states; some state 10^30, for none.
+pub(super) fn model_max_length(dir: &Path) -> Result<Option<usize>> {
+    let stated = optional_json(&dir.join("tokenizer_config.json"))?["model_max_length"].as_f64();
+    Ok(stated.filter(|&length| (1.0..1e9).contains(&length)).map(|length| length as usize))
+}
+
 /// `null` where there is no such file.
-fn optional_json(path: &Path) -> Result<Value> {
+pub(super) fn optional_json(path: &Path) -> Result<Value> {
     if !path.is_file() {
         return Ok(Value::Null);
     }
