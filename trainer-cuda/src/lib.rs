@@ -1,13 +1,15 @@
 //! LoRA training by hand-written forward and backward passes over a small [`device::Device`].
 //!
 //! Read in this order: [`batch`] (a batch is a prefix forest), [`block`] (one block as two lists of device calls),
-//! [`decoder`] (the model around the blocks), [`encoder`] (text embeddings), [`trainer`] (the loop). [`device`] is the
-//! contract that a device fulfils.
+//! [`decoder`] and [`encoder`] (the models around the blocks), [`method`] (SFT, DPO, triplets), [`trainer`] (the loop).
+//! [`device`] is the contract that a device fulfils.
 
 pub mod adapter;
+pub mod atomic_file;
 pub mod batch;
 pub mod block;
 pub mod buffers;
+pub mod checkpoint;
 pub mod config;
 pub mod cpu;
 pub mod decoder;
@@ -23,6 +25,7 @@ pub mod formats;
 pub mod layer_norm;
 pub mod linear;
 pub mod loader;
+pub mod method;
 pub mod plan;
 pub mod rope;
 pub mod schedule;
