@@ -96,6 +96,19 @@ impl<D: Device> Encoder<D> {
         adapter::write(&self.device, &mut self.trained, tensors)
     }
 
+    /// Runs `score` with the adapter off: the model is its base.
+    pub fn without_adapter<R>(&mut self, score: impl FnOnce(&mut Self) -> R) -> R {
+        self.enable_adapter(false);
+        let result = score(self);
+        self.enable_adapter(true);
+        result
+    }
+
+    fn enable_adapter(&mut self, enabled: bool) {
+        let linears = self.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
+        linears.filter_map(|linear| linear.lora.as_mut()).for_each(|lora| lora.enabled = enabled);
+    }
+
     /// The embedding of each text, in as many batches as the buffers need.
     ///
     /// # Panics
@@ -222,8 +235,11 @@ impl<D: Device> Encoder<D> {
         let (device, trained, hidden) = (&self.device, &mut self.trained, self.config.hidden_size);
         let EncoderBuffers { embeddings, scratch, batch, .. } = &mut self.buffers;
         norm.backward(device, trained, &mut scratch.d_sum, &scratch.dx, embeddings, n_tokens);
-        let tables =
-            [(Some(word), &batch.token_ids), (Some(token_type), &batch.token_type), (position.as_ref(), &batch.position)];
+        let tables = [
+            (Some(word), &batch.token_ids),
+            (Some(token_type), &batch.token_type),
+            (position.as_ref(), &batch.position),
+        ];
         for (table, rows) in tables {
             if let Some(&Parameter::Trained(index)) = table {
                 device.embedding_backward(&mut trained[index].grad, &scratch.d_sum, rows, hidden, n_tokens);

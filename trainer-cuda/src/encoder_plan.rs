@@ -6,14 +6,8 @@ use crate::plan::{Kind, MemoryPlan};
 use crate::text_batch::TextBudget;
 
 /// Names of the buffers that hold `x A^T` of each adapted module.
-pub(crate) const LORA_BUFFERS: PerEncoderModule<&str> = PerEncoderModule {
-    q: "lora.q",
-    k: "lora.k",
-    v: "lora.v",
-    o: "lora.o",
-    fc1: "lora.fc1",
-    fc2: "lora.fc2",
-};
+pub(crate) const LORA_BUFFERS: PerEncoderModule<&str> =
+    PerEncoderModule { q: "lora.q", k: "lora.k", v: "lora.v", o: "lora.o", fc1: "lora.fc1", fc2: "lora.fc2" };
 
 impl MemoryPlan {
     /// Plans an encoder for batches up to `budget`; a module that is `adapted` has a rank-`lora_rank` update.

@@ -30,7 +30,8 @@ fn losses_gradients_and_trajectories_equal_hugging_face() {
     let mut report = golden_set::Report::new();
     for golden in find() {
         match golden {
-            Ok(golden) => check(&golden, &mut report),
+            Ok(golden) if golden.base.decoder().is_ok() => check(&golden, &mut report),
+            Ok(_) => {} // golden_encoder.rs
             Err(skip) => report.skip(&skip),
         }
     }

@@ -183,7 +183,8 @@ fn a_config_that_cannot_be_trained_says_why() {
         (
             json!({ "architectures": ["MambaForCausalLM"] }),
             "`m/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM, BertModel, \
-             XLMRobertaModel, JinaEmbeddingsV3Model".to_owned(),
+             XLMRobertaModel, JinaEmbeddingsV3Model"
+                .to_owned(),
         ),
         (json!({ "hidden_size": null }), "`m/config.json` lacks `hidden_size`".to_owned()),
         (json!({ "hidden_size": "48" }), damaged("invalid type: string \"48\", expected usize")),

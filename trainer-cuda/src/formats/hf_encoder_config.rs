@@ -51,7 +51,10 @@ pub(super) fn parse(
     check_heads(num_attention_heads, num_attention_heads, path)?;
     let rotary = names == EncoderNames::Jina;
     if !hidden_size.is_multiple_of(num_attention_heads * if rotary { 2 } else { 1 }) {
-        return Err(corrupt(path, format!("{num_attention_heads} attention heads cannot share a width of {hidden_size}")));
+        return Err(corrupt(
+            path,
+            format!("{num_attention_heads} attention heads cannot share a width of {hidden_size}"),
+        ));
     }
     let rows = raw.max_position_embeddings.unwrap_or(if rotary { 8194 } else { 512 });
     // RobertaEmbeddings numbers tokens from the row after the padding's.

@@ -17,7 +17,8 @@ pub(super) fn places(names: EncoderNames, name: &str) -> Vec<Place> {
     let spelled = match names {
         EncoderNames::Bert => {
             // Checkpoints converted from TensorFlow (bert-base-uncased).
-            let tensorflow = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+            let tensorflow =
+                name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
             vec![own, Place { name: tensorflow, block: None }]
         }
         EncoderNames::Jina => {

@@ -50,9 +50,7 @@ impl SentenceModules {
 /// Writes the files by which `SentenceTransformer(folder)` pools and normalises as `config` says, in the spelling that
 /// every release since 2.0 reads.
 pub(super) fn write(folder: &Path, config: &EncoderConfig) -> Result<()> {
-    let module = |idx: usize, path: &str, kind: &str| {
-        json!({ "idx": idx, "name": idx.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") })
-    };
+    let module = |idx: usize, path: &str, kind: &str| json!({ "idx": idx, "name": idx.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
     let mut modules = vec![module(0, "", "Transformer"), module(1, POOLING, "Pooling")];
     let mut folders = vec![POOLING];
     if config.normalize {

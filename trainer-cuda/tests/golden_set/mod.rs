@@ -103,12 +103,15 @@ impl Golden {
 
     pub(crate) fn trajectory(&self, tag: &str) -> Vec<ReferenceStep> {
         let number = |step: &Value, key: &str| step[key].as_f64().expect("a number");
+        // The encoders' logs have their trainer's short name for it.
+        let learning_rate =
+            |step: &Value| step.get("learning_rate").or(step.get("lr")).and_then(Value::as_f64).expect("a number");
         let steps = self.list(&[tag, "traj"]).iter();
         steps
             .map(|step| ReferenceStep {
                 loss: number(step, "loss"),
                 grad_norm: number(step, "grad_norm"),
-                learning_rate: number(step, "learning_rate"),
+                learning_rate: learning_rate(step),
             })
             .collect()
     }
