@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
-use super::{HostTensor, Opened, Source, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported};
+use super::{
+    HostTensor, Opened, Source, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, shortest, unsupported,
+};
 use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
@@ -312,11 +314,6 @@ fn half_split(tensor: HostTensor, head_dim: usize) -> HostTensor {
         data.extend_from_slice(&tensor.data[source * cols..][..cols]);
     }
     HostTensor { shape: tensor.shape, data }
-}
-
-/// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
-fn shortest(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(value.into())
 }
 
 #[cfg(test)]

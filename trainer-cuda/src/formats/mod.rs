@@ -194,3 +194,8 @@ fn check_heads(heads: usize, kv_heads: usize, path: &Path) -> Result<()> {
 fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(value.into())
+}
