@@ -134,7 +134,7 @@ fn equal_texts_of_a_batch_are_computed_once_and_their_gradients_add() {
         .collect();
     let batch: Vec<&TripletExample> = shared.iter().collect();
     let mut together = Triplets::new(Cpu::new(Some(2)), &base, &config, &shared, &[]).unwrap();
-    let step = together.accumulate(&[batch.clone()], 1).unwrap();
+    let step = together.accumulate(std::slice::from_ref(&batch), 1).unwrap();
     let flat: usize = texts(&shared).iter().map(|ids| ids.len()).sum();
     let unique = flat - 2 * data[0].anchor.len() - data[1].positive.len() - data[1].negative.len();
     assert_eq!((step.n_tokens_flat, step.n_tokens), (flat, unique));
