@@ -79,7 +79,10 @@ impl Source for HfFolder {
         let mut shape = info.shape.clone();
         if let Some((i, n)) = part {
             if shape.is_empty() || !shape[0].is_multiple_of(n) {
-                return Err(corrupt(&shard.path, format!("tensor of `{hf_name}` has shape {shape:?}, not {n} blocks")));
+                return Err(corrupt(
+                    &shard.path,
+                    format!("tensor of `{hf_name}` has shape {shape:?}, not {n} blocks of rows"),
+                ));
             }
             shape[0] /= n;
             let len = (end - start) / n;
