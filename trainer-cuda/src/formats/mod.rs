@@ -10,9 +10,12 @@ mod hf_config;
 mod hf_folder;
 mod hub_cache;
 pub mod peft;
+mod stored;
 pub mod tokenizer;
 
 pub use chat::ChatMessage;
+pub use gguf_blocks::BlockType;
+pub use stored::StoredTensor;
 pub use tokenizer::TextTokenizer;
 
 use std::fs::{self, File};
@@ -78,7 +81,15 @@ impl BaseModel {
     /// [`TrainerError::Missing`] where the model has no such tensor (`lm_head.weight` of a tied model),
     /// [`TrainerError::Unsupported`] where its element type is not a float that this build reads.
     pub fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
-        self.source.tensor(hf_name)
+        Ok(self.source.stored(hf_name)?.to_host())
+    }
+
+    /// One weight as the file stores it, by its Hugging Face name; a GGUF's rows are in Hugging Face's order.
+    ///
+    /// # Errors
+    /// Those of [`BaseModel::tensor`].
+    pub fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
+        self.source.stored(hf_name)
     }
 
     /// The constants of a causal language model.
@@ -138,7 +149,7 @@ impl BaseModel {
 
 /// Where a model's weights and files come from.
 trait Source: Send + Sync {
-    fn tensor(&self, hf_name: &str) -> Result<HostTensor>;
+    fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>>;
     fn sha256(&self) -> Result<String>;
     fn hf_config(&self) -> serde_json::Value;
     fn write_tokenizer_files(&self, tokenizer: &TextTokenizer, dir: &Path) -> Result<()>;
@@ -192,7 +203,23 @@ fn check_heads(heads: usize, kv_heads: usize, path: &Path) -> Result<()> {
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Hex SHA-256 of a mapped file, of which no more than a piece is in memory at a time.
+fn map_sha256(map: &Mmap) -> String {
+    const PIECE: usize = 4 << 20;
+    let mut digest = Sha256::new();
+    for start in (0..map.len()).step_by(PIECE) {
+        let piece = start..map.len().min(start + PIECE);
+        digest.update(&map[piece.clone()]);
+        stored::release(map, piece);
+    }
+    hex(&digest.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
