@@ -11,5 +11,6 @@ mod linear;
 mod lora;
 mod norm;
 mod rows;
+mod storages;
 mod support;
 mod swiglu;
