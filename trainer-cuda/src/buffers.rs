@@ -4,15 +4,13 @@ use crate::device::{Device, EdgeBuffers};
 use crate::linear::PerModule;
 use crate::plan::{Kind, MemoryPlan};
 
-/// What a block keeps from its forward pass for its backward pass.
+/// What a block keeps from its forward pass for its backward pass, beside its input.
 pub struct LayerActivations<D: Device> {
-    /// Input of the block: the residual stream.
-    pub x: D::Act, // [n_tokens, hidden]
     /// Of the norm before attention.
     pub rstd_attn: D::F32, // [n_tokens]
-    /// Queries, rotated.
+    /// Queries: rotated, or where heads are normalised first, as projected.
     pub q: D::Act, // [n_tokens, heads, head_dim]
-    /// Keys, rotated.
+    /// Keys, likewise.
     pub k: D::Act, // [n_tokens, kv_heads, head_dim]
     /// Values.
     pub v: D::Act, // [n_tokens, kv_heads, head_dim]
@@ -28,7 +26,7 @@ pub struct LayerActivations<D: Device> {
     pub gate: D::Act, // [n_tokens, intermediate]
     /// Up projection.
     pub up: D::Act, // [n_tokens, intermediate]
-    /// `x A^T` of each adapted module.
+    /// `drop(x) A^T` of each adapted module.
     pub lora: PerModule<Option<D::Act>>, // [n_tokens, rank]
 }
 
@@ -60,8 +58,38 @@ pub struct Scratch<D: Device> {
     pub d_gate: D::Act, // [n_tokens, intermediate]
     /// Gradient of the up projection.
     pub d_up: D::Act, // [n_tokens, intermediate]
-    /// Gradient of `x A^T`.
+    /// Of the low-rank updates.
+    pub lora: LoraScratch<D>,
+    /// Normalised heads, of models that normalise them.
+    pub heads: Option<HeadScratch<D>>,
+}
+
+/// Reused by every low-rank update.
+pub struct LoraScratch<D: Device> {
+    /// Gradient of `drop(x) A^T`.
     pub d_h: D::Act, // [n_tokens, rank]
+    /// Where the run has dropout.
+    pub dropped: Option<DroppedInput<D>>,
+}
+
+/// What dropout leaves of an update's input.
+pub struct DroppedInput<D: Device> {
+    /// `drop(x)`.
+    pub x: D::Act, // [n_tokens, widest adapted input]
+    /// Its gradient.
+    pub dx: D::Act, // [n_tokens, widest adapted input]
+}
+
+/// Normalised queries and keys, computed again for the backward pass; then the gradients of what was normalised.
+pub struct HeadScratch<D: Device> {
+    /// Queries.
+    pub q: D::Act, // [n_tokens, heads, head_dim]
+    /// Keys.
+    pub k: D::Act, // [n_tokens, kv_heads, head_dim]
+    /// Of the queries.
+    pub rstd_q: D::F32, // [n_tokens, heads]
+    /// Of the keys.
+    pub rstd_k: D::F32, // [n_tokens, kv_heads]
 }
 
 /// The output projection works on labelled rows only.
@@ -108,10 +136,10 @@ pub struct BatchBuffers<D: Device> {
 
 /// All of them.
 pub struct Buffers<D: Device> {
-    /// One per block.
+    /// The residual stream before each block, and after the last.
+    pub x: Vec<D::Act>, // num_hidden_layers + 1 times [n_tokens, hidden]
+    /// One per block, or one that all blocks share where the backward pass computes them again.
     pub layers: Vec<LayerActivations<D>>,
-    /// The residual stream after the last block.
-    pub x_final: D::Act, // [n_tokens, hidden]
     /// Shared by the blocks.
     pub scratch: Scratch<D>,
     /// Output projection.
@@ -123,10 +151,10 @@ pub struct Buffers<D: Device> {
 impl<D: Device> Buffers<D> {
     /// Allocates the plan: each of its buffers once, and nothing else.
     pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
-        let mut from = Allocator { device, plan, taken: 0 };
+        let mut from = Allocator::new(device, plan);
         let buffers = Self {
-            layers: (0..num_hidden_layers).map(|layer| LayerActivations::new(&mut from, layer)).collect(),
-            x_final: from.act("x_final"),
+            x: (0..=num_hidden_layers).map(|layer| from.act(&residual_name(layer, num_hidden_layers))).collect(),
+            layers: plan.activation_sets.iter().map(|set| LayerActivations::new(&mut from, set)).collect(),
             scratch: Scratch {
                 normed: from.act("scratch.normed"),
                 proj: from.act("scratch.proj"),
@@ -141,7 +169,13 @@ impl<D: Device> Buffers<D> {
                 d_mlp: from.act("scratch.d_mlp"),
                 d_gate: from.act("scratch.d_gate"),
                 d_up: from.act("scratch.d_up"),
-                d_h: from.act("scratch.d_h"),
+                lora: LoraScratch::new(&mut from),
+                heads: plan.get("scratch.q").is_some().then(|| HeadScratch {
+                    q: from.act("scratch.q"),
+                    k: from.act("scratch.k"),
+                    rstd_q: from.f32("scratch.rstd_q"),
+                    rstd_k: from.f32("scratch.rstd_k"),
+                }),
             },
             head: HeadBuffers {
                 x: from.act("head.x"),
@@ -168,16 +202,22 @@ impl<D: Device> Buffers<D> {
                 rope_sin: from.f32("rope.sin"),
             },
         };
-        assert_eq!(from.taken, plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+        from.finish();
         buffers
     }
 }
 
+impl<D: Device> LoraScratch<D> {
+    pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
+        let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
+        Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
+    }
+}
+
 impl<D: Device> LayerActivations<D> {
-    fn new(from: &mut Allocator<'_, D>, layer: usize) -> Self {
-        let at = |name: &str| format!("layers.{layer}.{name}");
+    fn new(from: &mut Allocator<'_, D>, set: &str) -> Self {
+        let at = |name: &str| format!("{set}.{name}");
         Self {
-            x: from.act(&at("x")),
             rstd_attn: from.f32(&at("rstd_attn")),
             q: from.act(&at("q")),
             k: from.act(&at("k")),
@@ -201,16 +241,30 @@ impl<D: Device> LayerActivations<D> {
     }
 }
 
+/// The plan's name of the residual stream before block `layer`, or after the last.
+pub(crate) fn residual_name(layer: usize, num_hidden_layers: usize) -> String {
+    if layer < num_hidden_layers { format!("layers.{layer}.x") } else { "x_final".into() }
+}
+
 /// Takes buffers out of the plan by name.
-struct Allocator<'a, D: Device> {
+pub(crate) struct Allocator<'a, D: Device> {
     device: &'a D,
     plan: &'a MemoryPlan,
     taken: usize,
 }
 
-impl<D: Device> Allocator<'_, D> {
+impl<'a, D: Device> Allocator<'a, D> {
+    pub(crate) fn new(device: &'a D, plan: &'a MemoryPlan) -> Self {
+        Self { device, plan, taken: 0 }
+    }
+
+    /// Every planned buffer was taken.
+    pub(crate) fn finish(self) {
+        assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+    }
+
     fn planned(&mut self, name: &str, kind: Kind) -> Option<usize> {
-        let buffer = self.plan.buffers.iter().find(|buffer| buffer.name == name)?;
+        let buffer = self.plan.get(name)?;
         assert_eq!(buffer.kind, kind, "`{name}` is planned as another kind");
         self.taken += 1;
         Some(buffer.len())
@@ -220,22 +274,22 @@ impl<D: Device> Allocator<'_, D> {
         self.planned(name, kind).unwrap_or_else(|| panic!("the plan lacks `{name}`"))
     }
 
-    fn act(&mut self, name: &str) -> D::Act {
+    pub(crate) fn act(&mut self, name: &str) -> D::Act {
         let len = self.len(name, Kind::Act);
         self.device.alloc_act(len)
     }
 
-    fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
+    pub(crate) fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
         let len = self.planned(name, Kind::Act)?;
         Some(self.device.alloc_act(len))
     }
 
-    fn f32(&mut self, name: &str) -> D::F32 {
+    pub(crate) fn f32(&mut self, name: &str) -> D::F32 {
         let len = self.len(name, Kind::F32);
         self.device.alloc_f32(len)
     }
 
-    fn index(&mut self, name: &str) -> D::Index {
+    pub(crate) fn index(&mut self, name: &str) -> D::Index {
         let len = self.len(name, Kind::Index);
         self.device.alloc_index(len)
     }

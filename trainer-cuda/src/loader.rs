@@ -1,7 +1,8 @@
 //! Reads a base model into parameters, frozen or trained, and starts the low-rank updates beside them.
 
-use crate::config::{LoraConfig, Precision};
+use crate::config::{LoraConfig, Precision, TrainConfig};
 use crate::device::{Device, Trainable};
+use crate::dropout::LoraDropout;
 use crate::formats::BaseModel;
 use crate::linear::{Linear, Lora, Parameter};
 use crate::{Result, TrainerError};
@@ -22,6 +23,16 @@ pub enum Training<'a> {
     },
     /// Every parameter.
     Full,
+}
+
+impl<'a> Training<'a> {
+    /// What a run's configuration trains.
+    pub fn of(config: &'a TrainConfig) -> Self {
+        match config.use_lora {
+            true => Self::Lora { config: &config.lora, seed: config.seed, precision: config.precision },
+            false => Self::Full,
+        }
+    }
 }
 
 /// Reads a base model into parameters, frozen or trained.
@@ -80,6 +91,14 @@ impl<'a, D: Device> Loader<'a, D> {
         }
     }
 
+    /// What the updates drop of their inputs in training.
+    pub fn lora_dropout(&self) -> LoraDropout {
+        match self.training {
+            Training::Lora { config, seed, .. } => LoraDropout::new(config.dropout, seed),
+            Training::Full => LoraDropout::new(0.0, 0),
+        }
+    }
+
     /// The tensors being trained, in the order they were loaded.
     pub fn into_trained(self) -> Vec<Trainable<D>> {
         self.trained
@@ -92,7 +111,8 @@ impl<'a, D: Device> Loader<'a, D> {
     pub fn parameter(&mut self, name: &str, rows: usize, cols: usize) -> Result<Parameter<D>> {
         let tensor = self.base.stored(name)?;
         let (shape, expected) = (tensor.shape(), if rows == 1 { &[cols][..] } else { &[rows, cols] });
-        if shape != expected {
+        // A table of one row (token types) is a matrix on disk.
+        if shape != expected && shape != [rows, cols] {
             return Err(TrainerError::Corrupt {
                 path: self.base.path().to_owned(),
                 what: format!("tensor `{name}` has shape {shape:?}, the configuration wants {expected:?}"),
@@ -148,6 +168,6 @@ impl<'a, D: Device> Loader<'a, D> {
         let a = self.train(format!("{path}.lora_A.weight"), a, config.rank, in_features);
         let b = vec![0.0; out_features * config.rank];
         let b = self.train(format!("{path}.lora_B.weight"), b, out_features, config.rank);
-        Some(Lora { a, b, scaling: config.scaling() })
+        Some(Lora { a, b, scaling: config.scaling(), enabled: true, dropout: None })
     }
 }

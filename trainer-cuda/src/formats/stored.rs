@@ -81,11 +81,12 @@ impl<'a> StoredTensor<'a> {
         HostTensor { shape: self.shape.clone(), data: self.block.dequantize(self.bytes()) }
     }
 
-    /// The same rows in another order: row `r` of the result is row `source(r)`.
+    /// The same rows, or the same values of a vector, in another order: row `r` of the result is row `source(r)`.
     pub(super) fn with_rows(&self, source: impl Fn(usize) -> usize) -> StoredTensor<'static> {
-        let row_bytes = self.row_bytes();
+        let n_rows = self.shape[0];
+        let row_bytes = self.bytes().len() / n_rows;
         let mut bytes = Vec::with_capacity(self.bytes().len());
-        for row in 0..self.rows() {
+        for row in 0..n_rows {
             bytes.extend_from_slice(&self.bytes()[source(row) * row_bytes..][..row_bytes]);
         }
         StoredTensor { shape: self.shape.clone(), block: self.block, bytes: Bytes::Owned(bytes) }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
 use super::chat::{self, ChatMessage};
 use super::{corrupt, missing, read_file, write_file};
@@ -84,6 +84,34 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Token ids of a text that spells its special tokens itself, as a rendered conversation does.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`].
+    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|err| refused(err.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of a text, no more than `max_length` of them, as Hugging Face's `tok(text, truncation=True)`: where the
+    /// text is longer its end is cut, and the special tokens that follow it stay. True where it was cut.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`]; [`TrainerError::Config`] where `max_length` leaves no room for text.
+    pub fn encode_within(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, bool)> {
+        let n_special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if max_length <= n_special {
+            let what =
+                format!("`max_length` {max_length} leaves no room beside the {n_special} special tokens of a text");
+            return Err(TrainerError::Config(what));
+        }
+        let mut content = self.tokenizer.encode_fast(text, false).map_err(|err| refused(err.to_string()))?;
+        let cut = content.len() > max_length - n_special;
+        content.truncate(max_length - n_special, 0, TruncationDirection::Right);
+        let whole = self.tokenizer.post_process(content, None, true).map_err(|err| refused(err.to_string()))?;
+        Ok((whole.get_ids().to_vec(), cut))
+    }
+
     /// The text of token ids, special tokens included; bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors
@@ -95,7 +123,8 @@ impl TextTokenizer {
     /// A conversation as the model's chat template spells it.
     ///
     /// # Errors
-    /// [`TrainerError::Encode`] where the model has no template, or the template refuses the messages.
+    /// [`TrainerError::Encode`] where the model has no template, the template refuses the messages, or it uses a special
+    /// token that the tokenizer does not have.
     pub fn render_chat(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         let Some(template) = &self.chat_template else {
             return Err(refused(
@@ -108,8 +137,21 @@ impl TextTokenizer {
             ("pad_token", self.pad_token()),
             ("unk_token", self.special.unk.as_deref()),
         ];
-        chat::render(template, messages, &tokens, add_generation_prompt)
-            .map_err(|err| refused(format!("the chat template fails: {err}")))
+        if let Some((name, _)) = tokens.iter().find(|(name, token)| token.is_none() && template.contains(name)) {
+            return Err(refused(format!(
+                "the chat template uses `{name}`, which the tokenizer does not have; use the tokenizer that the template \
+                 was made for"
+            )));
+        }
+        let text = chat::render(template, messages, &tokens, add_generation_prompt)
+            .map_err(|err| refused(format!("the chat template fails: {err}")))?;
+        match chat::marks(template).find(|mark| text.contains(mark) && self.token_id(mark).is_none()) {
+            Some(mark) => Err(refused(format!(
+                "the chat template writes `{mark}`, which is no token of the tokenizer; use the tokenizer that the \
+                 template was made for"
+            ))),
+            None => Ok(text),
+        }
     }
 
     /// Number of token ids, added tokens included.
@@ -192,8 +234,14 @@ fn refused(what: String) -> TrainerError {
     TrainerError::Encode { index: 0, what }
 }
 
+/// Longest text in tokens that `tokenizer_config.json` states; some state 10^30, for none.
+pub(super) fn model_max_length(dir: &Path) -> Result<Option<usize>> {
+    let stated = optional_json(&dir.join("tokenizer_config.json"))?["model_max_length"].as_f64();
+    Ok(stated.filter(|&length| (1.0..1e9).contains(&length)).map(|length| length as usize))
+}
+
 /// `null` where there is no such file.
-fn optional_json(path: &Path) -> Result<Value> {
+pub(super) fn optional_json(path: &Path) -> Result<Value> {
     if !path.is_file() {
         return Ok(Value::Null);
     }
