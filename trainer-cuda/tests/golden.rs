@@ -8,7 +8,7 @@ mod golden_set;
 
 use golden_set::{Bounds, Golden, Row, decoders};
 use trainer_cuda::batch::{Forest, TokenExample};
-use trainer_cuda::config::{LoraConfig, TrainConfig};
+use trainer_cuda::config::{LoraConfig, Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodeConfig, LossOn, OverLength, Record, encode_sft};
 use trainer_cuda::formats::peft;
@@ -30,6 +30,31 @@ fn losses_gradients_and_trajectories_equal_hugging_face() {
     let mut report = golden_set::Report::new();
     for golden in decoders() {
         check(&golden, &mut report);
+    }
+    report.finish();
+}
+
+/// One bf16 rounding, 2^-9: weights and, where the processor multiplies bf16, activations are each off by up to that,
+/// independently, and a loss is a mean over tokens. What we measure is 2e-4 to 8e-4.
+const BF16_LOSS: f64 = 2e-3; // relative
+
+#[test]
+fn losses_in_bf16_stay_near_hugging_faces_in_f32() {
+    let mut report = golden_set::Report::new();
+    for golden in find().iter().flatten() {
+        for (tag, loss_on) in [("sft_full", LossOn::Whole), ("sft_comp", LossOn::Completion)] {
+            let (data, config) = (golden.data_sft(loss_on), config(golden));
+            let config = TrainConfig { precision: Precision::Bf16, ..config };
+            let steps = golden.trajectory(tag);
+            let mut trainer = trainer(golden, config.clone(), &data);
+            let mut worst = 0.0f64;
+            for (index, (expected, examples)) in steps.iter().zip(data.chunks(config.batch_size)).enumerate() {
+                let rate = expected.learning_rate as f32;
+                let metrics = trainer.step(&[examples.iter().collect()], index + 1, rate).expect("finite");
+                worst = worst.max((metrics.loss - expected.loss).abs() / expected.loss);
+            }
+            report.row(Row::new(golden, tag, "5 steps in bf16: loss, relative", worst, BF16_LOSS));
+        }
     }
     report.finish();
 }

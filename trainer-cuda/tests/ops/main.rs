@@ -17,5 +17,6 @@ mod lora;
 mod norm;
 mod pool;
 mod rows;
+mod storages;
 mod support;
 mod swiglu;
