@@ -22,6 +22,7 @@ pub mod encoder_names;
 pub mod encoder_plan;
 pub mod error;
 pub mod formats;
+pub mod head_norm;
 pub mod layer_norm;
 pub mod linear;
 pub mod loader;

@@ -4,7 +4,7 @@
 
 mod golden_set;
 
-use golden_set::{Bounds, Golden, Report, Row, find};
+use golden_set::{Bounds, Golden, Report, Row, encoders};
 use serde_json::Value;
 use trainer_cuda::config::{Distance, LoraConfig, ModelConfig, TargetModules, TrainConfig};
 use trainer_cuda::cpu::Cpu;
@@ -26,10 +26,8 @@ const VARIANTS: [&str; 4] = ["triplet_cos_m0.5", "triplet_euc_m5", "triplet_euc_
 #[test]
 fn embeddings_losses_gradients_and_trajectories_equal_hugging_face() {
     let mut report = Report::new();
-    for mut golden in find().into_iter().filter_map(Result::ok) {
-        if matches!(golden.base.config, ModelConfig::Encoder(_)) {
-            check(&mut golden, &mut report);
-        }
+    for mut golden in encoders() {
+        check(&mut golden, &mut report);
     }
     report.finish();
 }

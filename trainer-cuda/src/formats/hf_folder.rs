@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use memmap2::Mmap;
-use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde_json::Value;
 
@@ -14,8 +12,8 @@ use super::hf_encoder_tensors::Place;
 use super::sentence_files::SentenceModules;
 use super::tokenizer::{self, TextTokenizer};
 use super::{
-    HostTensor, Opened, Source, corrupt, hf_config, hf_encoder_config, hf_encoder_tensors, io, map_file, missing,
-    read_file, sha256_hex, unsupported,
+    BlockType, Opened, Source, StoredTensor, corrupt, hf_config, hf_encoder_config, hf_encoder_tensors, io, map_file,
+    map_sha256, missing, read_file, sha256_hex, unsupported,
 };
 use crate::config::{EncoderConfig, ModelConfig};
 use crate::error::Result;
@@ -68,7 +66,7 @@ struct Shard {
 }
 
 impl Source for HfFolder {
-    fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
+    fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
         let places = match &self.encoder {
             Some(encoder) => hf_encoder_tensors::places(encoder.names, hf_name),
             None => vec![Place { name: hf_name.to_owned(), block: None }],
@@ -76,11 +74,10 @@ impl Source for HfFolder {
         let found = places.iter().find_map(|place| {
             self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(&place.name)?, place.block)))
         });
-        let (shard, info, block) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
-        let (start, end) = info.data_offsets;
-        let mut bytes = &shard.map[shard.data_start + start..shard.data_start + end];
+        let (shard, info, part) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
+        let (mut start, mut end) = info.data_offsets;
         let mut shape = info.shape.clone();
-        if let Some((i, n)) = block {
+        if let Some((i, n)) = part {
             if shape.is_empty() || !shape[0].is_multiple_of(n) {
                 return Err(corrupt(
                     &shard.path,
@@ -88,21 +85,24 @@ impl Source for HfFolder {
                 ));
             }
             shape[0] /= n;
-            bytes = &bytes[bytes.len() / n * i..bytes.len() / n * (i + 1)];
+            let len = (end - start) / n;
+            (start, end) = (start + len * i, start + len * (i + 1));
         }
-        let data = match info.dtype {
-            Dtype::F32 => convert(bytes, f32::from_le_bytes),
-            Dtype::F16 => convert(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            Dtype::BF16 => convert(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        let block = match info.dtype {
+            Dtype::F32 => BlockType::F32,
+            Dtype::F16 => BlockType::F16,
+            Dtype::BF16 => BlockType::BF16,
             dtype => return Err(unsupported(&shard.path, format!("type `{dtype:?}` of tensor `{hf_name}`"))),
         };
-        Ok(HostTensor { shape, data })
+        let bytes = shard.data_start + start..shard.data_start + end;
+        Ok(StoredTensor::mapped(shape, block, &shard.map, bytes))
     }
 
     fn sha256(&self) -> Result<String> {
-        let files = [("config.json", self.config_bytes.as_slice())].into_iter();
-        let files = files.chain(self.shards.iter().map(|shard| (shard.name.as_str(), &shard.map[..])));
-        let list: String = files.map(|(name, bytes)| format!("{}  {name}\n", sha256_hex(bytes))).collect();
+        let mut list = format!("{}  config.json\n", sha256_hex(&self.config_bytes));
+        for shard in &self.shards {
+            list += &format!("{}  {}\n", map_sha256(&shard.map), shard.name);
+        }
         Ok(sha256_hex(list.as_bytes()))
     }
 
@@ -154,9 +154,4 @@ fn shard_names(dir: &Path) -> Result<BTreeSet<String>> {
         Some(name) => Err(corrupt(&path, format!("`{name}` is not a file of this folder"))),
         None => Ok(names),
     }
-}
-
-fn convert<const B: usize>(bytes: &[u8], value: impl Fn([u8; B]) -> f32 + Sync + Send) -> Vec<f32> {
-    let (values, _) = bytes.as_chunks::<B>();
-    values.par_iter().with_min_len(1 << 14).map(|bytes| value(*bytes)).collect()
 }
