@@ -6,7 +6,9 @@
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use trainer_cuda::config::{Distance, LoraConfig, ModelConfig, Pooling, TargetModules, TrainConfig, TripletConfig};
+use trainer_cuda::config::{
+    Distance, LoraConfig, ModelConfig, Pooling, Precision, TargetModules, TrainConfig, TripletConfig,
+};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodedTriplets, Skipped, TripletRecord, encode_triplets};
 use trainer_cuda::encoder::Encoder;
@@ -56,7 +58,8 @@ fn texts(data: &[TripletExample]) -> Vec<&[u32]> {
 fn encoder(base: &BaseModel, n_tokens: usize) -> Encoder<Cpu> {
     let lora = LoraConfig::default();
     let budget = TextBudget { n_tokens, n_segments: n_tokens, max_length: base.config.max_length() };
-    Encoder::load(Cpu::new(Some(2)), base, Training::Lora { config: &lora, seed: 1 }, budget).unwrap()
+    Encoder::load(Cpu::new(Some(2)), base, Training::Lora { config: &lora, seed: 1, precision: Precision::F32 }, budget)
+        .unwrap()
 }
 
 fn worst(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
@@ -182,7 +185,7 @@ fn training_lowers_the_held_out_loss_and_a_saved_adapter_gives_the_same_embeddin
         trainer.save(&base, folder.path()).unwrap();
 
         let budget = trainer.method().encoder().budget();
-        let training = Training::Lora { config: &config.lora, seed: 99 };
+        let training = Training::Lora { config: &config.lora, seed: 99, precision: Precision::F32 };
         let mut read_back = Encoder::load(Cpu::new(Some(2)), &base, training, budget).unwrap();
         read_back.write_adapter(&peft::read_adapter(folder.path()).unwrap()).unwrap();
         let ours = trainer.method_mut().encoder_mut().embed(&texts(&data));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
-use trainer_cuda::config::{EncoderConfig, EncoderNames, LoraConfig, ModelConfig, Pooling, Positions};
+use trainer_cuda::config::{EncoderConfig, EncoderNames, LoraConfig, ModelConfig, Pooling, Positions, Precision};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encoder::Encoder;
 use trainer_cuda::formats::{BaseModel, peft};
@@ -79,7 +79,7 @@ impl Folder {
 fn embed(base: &BaseModel) -> Vec<Vec<f32>> {
     let lora = LoraConfig::default();
     let budget = TextBudget { n_tokens: 9, n_segments: 2, max_length: 5 };
-    let training = Training::Lora { config: &lora, seed: 1 };
+    let training = Training::Lora { config: &lora, seed: 1, precision: Precision::F32 };
     Encoder::load(Cpu::new(Some(1)), base, training, budget).unwrap().embed(&[&[5, 6, 7, 8, 9], &[10, 11, 12, 13]])
 }
 
@@ -221,8 +221,8 @@ fn a_variant_that_is_not_computed_is_refused_by_name() {
         (
             "bert",
             json!({ "architectures": ["BertForSequenceClassification"] }),
-            "`m/config.json` is a `BertForSequenceClassification` model; supported: LlamaForCausalLM, BertModel, \
-             XLMRobertaModel, JinaEmbeddingsV3Model"
+            "`m/config.json` is a `BertForSequenceClassification` model; supported: LlamaForCausalLM, Qwen2ForCausalLM, \
+             Qwen3ForCausalLM, BertModel, XLMRobertaModel, JinaEmbeddingsV3Model"
                 .to_owned(),
         ),
     ];
