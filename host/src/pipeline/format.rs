@@ -105,7 +105,7 @@ fn sft_record(record: TrainingRecord) -> Option<Record> {
                 .map(|message| ChatMessage { role: role(message.role).to_owned(), content: message.content })
                 .collect(),
         ),
-        TrainingRecord::Preference(_) | TrainingRecord::Triplet(_) => return None,
+        TrainingRecord::Preference(_) | TrainingRecord::ChatPreference(_) | TrainingRecord::Triplet(_) => return None,
     })
 }
 
