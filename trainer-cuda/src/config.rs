@@ -1,6 +1,7 @@
 //! What a model is, what LoRA adds, how a run trains.
 
 use crate::rope::Rope;
+use crate::schedule::LearningRate;
 use serde::{Deserialize, Serialize};
 
 /// A model's constants: what kind it is decides what can be trained on it.
@@ -264,6 +265,55 @@ pub struct TrainConfig {
     pub use_lora: bool,
     /// The low-rank update.
     pub lora: LoraConfig,
+    /// Of preference pairs.
+    pub dpo: DpoConfig,
+    /// Of triplets.
+    pub triplet: TripletConfig,
+    /// Optimiser steps between two evaluations on the held-out set; `None` evaluates after each epoch.
+    pub eval_steps: Option<usize>,
+    /// Evaluations without a lower held-out loss after which the run stops; the weights with the lowest are kept.
+    /// `None` trains to the end and keeps the last weights.
+    pub early_stopping_patience: Option<usize>,
+}
+
+/// Direct preference optimisation (Rafailov et al. 2023).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoConfig {
+    /// How strongly the reference holds the policy back.
+    pub beta: f64,
+}
+
+impl Default for DpoConfig {
+    fn default() -> Self {
+        Self { beta: 0.1 }
+    }
+}
+
+/// Triplet loss `max(0, margin + d(anchor, positive) - d(anchor, negative))`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TripletConfig {
+    /// The distance `d`.
+    pub distance: Distance,
+    /// How much nearer the positive has to be.
+    pub margin: f32,
+}
+
+impl Default for TripletConfig {
+    fn default() -> Self {
+        Self { distance: Distance::Cosine, margin: 0.5 }
+    }
+}
+
+/// How far two embeddings are apart, as sentence-transformers' `TripletDistanceMetric` defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distance {
+    /// `1 - cos(a, b)`.
+    Cosine,
+    /// `|a - b|`.
+    Euclidean,
 }
 
 impl Default for TrainConfig {
@@ -280,11 +330,34 @@ impl Default for TrainConfig {
             seed: 42,
             use_lora: true,
             lora: LoraConfig::default(),
+            dpo: DpoConfig::default(),
+            triplet: TripletConfig::default(),
+            eval_steps: None,
+            early_stopping_patience: None,
         }
     }
 }
 
 impl TrainConfig {
+    /// Refuses what cannot train on `n_examples`.
+    ///
+    /// # Errors
+    /// [`TrainerError::EmptyDataset`](crate::TrainerError::EmptyDataset); those of [`TrainConfig::validate`];
+    /// [`TrainerError::Config`](crate::TrainerError::Config) where the warmup is as long as the run.
+    pub fn validate_for(&self, n_examples: usize) -> crate::Result<()> {
+        if n_examples == 0 {
+            return Err(crate::TrainerError::EmptyDataset);
+        }
+        self.validate()?;
+        let total_steps = self.steps_per_epoch(n_examples) * self.epochs;
+        LearningRate::new(self.learning_rate, self.lr_scheduler, self.warmup_ratio, total_steps).map(drop)
+    }
+
+    /// Optimiser steps of one pass over `n_examples`.
+    pub fn steps_per_epoch(&self, n_examples: usize) -> usize {
+        n_examples.div_ceil(self.batch_size).div_ceil(self.gradient_accumulation_steps)
+    }
+
     /// Refuses what cannot train.
     ///
     /// # Errors
@@ -296,6 +369,8 @@ impl TrainConfig {
             ("batch_size", self.batch_size),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
             ("lora.rank", self.lora.rank),
+            ("eval_steps", self.eval_steps.unwrap_or(1)),
+            ("early_stopping_patience", self.early_stopping_patience.unwrap_or(1)),
         ] {
             if value == 0 {
                 return refuse(format!("`{key}` must be at least 1"));
@@ -306,6 +381,12 @@ impl TrainConfig {
         }
         if !(0.0..1.0).contains(&self.warmup_ratio) {
             return refuse(format!("`warmup_ratio` must be from 0 to below 1, not {}", self.warmup_ratio));
+        }
+        if !(self.dpo.beta > 0.0 && self.dpo.beta.is_finite()) {
+            return refuse(format!("`dpo.beta` must be above 0, not {}", self.dpo.beta));
+        }
+        if !(self.triplet.margin > 0.0 && self.triplet.margin.is_finite()) {
+            return refuse(format!("`triplet.margin` must be above 0, not {}", self.triplet.margin));
         }
         for (key, value) in [("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)] {
             if !(value >= 0.0 && value.is_finite()) {
