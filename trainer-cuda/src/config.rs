@@ -99,7 +99,7 @@ pub enum Pooling {
 /// A decoder's constants, under the names of Hugging Face's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {
-    /// `LlamaForCausalLM`.
+    /// `LlamaForCausalLM`, `Qwen2ForCausalLM`, `Qwen3ForCausalLM`.
     pub architecture: String,
     /// Width of the residual stream.
     pub hidden_size: usize,
@@ -125,6 +125,14 @@ pub struct DecoderConfig {
     pub rope_scaling: RopeScaling,
     /// True where `lm_head` is the embedding table.
     pub tie_word_embeddings: bool,
+    /// True where `q_proj`, `k_proj` and `v_proj` have biases: Qwen2 always, others by `attention_bias`.
+    pub qkv_bias: bool,
+    /// True where `o_proj` has one too: `attention_bias` of Llama and Qwen3.
+    pub o_bias: bool,
+    /// True where the three layers of the MLP have biases.
+    pub mlp_bias: bool,
+    /// True where an RMSNorm of width `head_dim` stands between a query or key head and its rotation (Qwen3).
+    pub qk_norm: bool,
     /// First token of a text, where the tokenizer adds one.
     pub bos_token_id: Option<u32>,
     /// Token that ends a completion.
@@ -149,6 +157,15 @@ impl DecoderConfig {
             "mlp.gate_proj" | "mlp.up_proj" => (self.intermediate_size, self.hidden_size),
             "mlp.down_proj" => (self.hidden_size, self.intermediate_size),
             _ => panic!("`{path}` is no module of a block"),
+        }
+    }
+
+    /// True where a block's linear module has a bias, by its path.
+    pub fn module_bias(&self, path: &str) -> bool {
+        match path {
+            "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj" => self.qkv_bias,
+            "self_attn.o_proj" => self.o_bias,
+            _ => self.mlp_bias,
         }
     }
 }
@@ -239,6 +256,22 @@ impl TargetModules {
     }
 }
 
+/// How the matrices that a run does not train are stored, and what products with them are computed in. Low-rank updates,
+/// norms, biases and the optimiser are f32 always; so is everything where every weight is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Stored and multiplied in f32.
+    #[default]
+    F32,
+    /// Stored in bf16: half the memory. Where the processor multiplies bf16, so do products with them, forward and
+    /// backward, over activations rounded to bf16 and with f32 sums; elsewhere they are widened and multiplied in f32.
+    Bf16,
+    /// Kept as the file stores them (a GGUF's blocks, a folder's bf16 or f16), widened piece by piece for each
+    /// product, and multiplied in f32: the memory of the file, the results of `f32`.
+    Quantized,
+}
+
 /// How a run trains. The defaults are the reference document's, with no warmup: 50 examples make 39 steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -274,6 +307,8 @@ pub struct TrainConfig {
     /// Evaluations without a lower held-out loss after which the run stops; the weights with the lowest are kept.
     /// `None` trains to the end and keeps the last weights.
     pub early_stopping_patience: Option<usize>,
+    /// How the frozen matrices are stored.
+    pub precision: Precision,
 }
 
 /// Direct preference optimisation (Rafailov et al. 2023).
@@ -334,6 +369,7 @@ impl Default for TrainConfig {
             triplet: TripletConfig::default(),
             eval_steps: None,
             early_stopping_patience: None,
+            precision: Precision::F32,
         }
     }
 }
@@ -417,6 +453,10 @@ pub(crate) mod tests {
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
             tie_word_embeddings: true,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
             bos_token_id: None,
             eos_token_id: Some(2),
             pad_token_id: None,

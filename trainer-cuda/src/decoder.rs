@@ -1,4 +1,4 @@
-//! A Llama decoder: embedding, blocks, final norm and output projection over a [`Forest`].
+//! A causal language model (Llama, Qwen2, Qwen3): embedding, blocks, final norm and output projection over a [`Forest`].
 
 use crate::batch::{Budget, Forest};
 use crate::block::Block;
@@ -7,6 +7,7 @@ use crate::config::DecoderConfig;
 use crate::device::{AttentionShape, CrossEntropyGrad, Device, Trainable};
 use crate::formats::BaseModel;
 use crate::formats::peft::NamedTensor;
+use crate::head_norm::HeadNorms;
 use crate::linear::{MODULE_NAMES, MODULE_PATHS, Parameter};
 use crate::loader::{Loader, Module, Training};
 use crate::plan::MemoryPlan;
@@ -241,12 +242,20 @@ fn block<D: Device>(loader: &mut Loader<'_, D>, config: &DecoderConfig, layer: u
     let prefix = format!("model.layers.{layer}");
     let attn_norm = loader.parameter(&format!("{prefix}.input_layernorm.weight"), 1, hidden)?;
     let mlp_norm = loader.parameter(&format!("{prefix}.post_attention_layernorm.weight"), 1, hidden)?;
+    let head_norms = match config.qk_norm {
+        true => Some(HeadNorms {
+            q: loader.parameter(&format!("{prefix}.self_attn.q_norm.weight"), 1, config.head_dim)?,
+            k: loader.parameter(&format!("{prefix}.self_attn.k_norm.weight"), 1, config.head_dim)?,
+        }),
+        false => None,
+    };
     let mut index = layer * MODULE_NAMES.len();
     let linear = MODULE_PATHS.try_map(|path| {
         let (out_features, in_features) = config.module_shape(path);
-        let module = Module { index, path: &format!("{prefix}.{path}"), bias: false, out_features, in_features };
+        let bias = config.module_bias(path);
+        let module = Module { index, path: &format!("{prefix}.{path}"), bias, out_features, in_features };
         index += 1;
         loader.linear(module)
     })?;
-    Ok(Block { attn_norm, mlp_norm, linear, rms_norm_eps: config.rms_norm_eps })
+    Ok(Block { attn_norm, mlp_norm, head_norms, linear, rms_norm_eps: config.rms_norm_eps })
 }

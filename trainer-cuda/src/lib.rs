@@ -16,6 +16,7 @@ pub mod device;
 pub mod encode;
 pub mod error;
 pub mod formats;
+pub mod head_norm;
 pub mod linear;
 pub mod loader;
 pub mod method;

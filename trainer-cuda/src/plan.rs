@@ -111,6 +111,12 @@ impl MemoryPlan {
             plan.add(Kind::Act, format!("scratch.{name}"), &[n_tokens, width]);
         }
         plan.add(Kind::F32, "scratch.delta".into(), &[n_tokens, heads]);
+        if config.qk_norm {
+            plan.add(Kind::Act, "scratch.q".into(), &[n_tokens, heads, head_dim]);
+            plan.add(Kind::Act, "scratch.k".into(), &[n_tokens, kv_heads, head_dim]);
+            plan.add(Kind::F32, "scratch.rstd_q".into(), &[n_tokens, heads]);
+            plan.add(Kind::F32, "scratch.rstd_k".into(), &[n_tokens, kv_heads]);
+        }
         for name in ["x", "normed", "d_normed", "dx"] {
             plan.add(Kind::Act, format!("head.{name}"), &[n_rows, hidden]);
         }

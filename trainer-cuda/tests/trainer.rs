@@ -16,7 +16,7 @@ use trainer_cuda::formats::{BaseModel, peft};
 use trainer_cuda::method::{MethodMetrics, Sft};
 use trainer_cuda::trainer::{Event, Trainer};
 
-const MODELS: [&str; 2] = ["llama_tied", "llama_untied_rope3"];
+const MODELS: [&str; 4] = ["llama_tied", "llama_untied_rope3", "qwen2", "qwen3"];
 
 /// A small model with twenty examples of its set, completion-only.
 struct Fixture {
@@ -102,6 +102,43 @@ fn every_gradient_of_full_fine_tuning_equals_hugging_face() {
             assert!(deviation <= 1e-4, "{name}: gradient of `{}` differs by {deviation:e}", tensor.name);
         }
     }
+}
+
+/// llama_tied with `attention_bias` and `mlp_bias`: all seven linear layers of a block have one.
+#[test]
+fn a_llama_with_biases_equals_hugging_face() {
+    let Fixture { base, data, .. } = fixture();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = base.hf_config();
+    (config["attention_bias"], config["mlp_bias"]) = (true.into(), true.into());
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    base.write_tokenizer_files(folder.path()).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let weights = std::fs::read(fixtures.join("golden/llama_tied/base/model.safetensors")).unwrap();
+    let biases = std::fs::read(fixtures.join("full_fine_tuning/llama_biased.safetensors")).unwrap();
+    let biases = SafeTensors::deserialize(&biases).unwrap();
+    let mut tensors = SafeTensors::deserialize(&weights).unwrap().tensors();
+    tensors.extend(biases.tensors().into_iter().filter(|(name, _)| name.starts_with("model.")));
+    safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
+
+    let base = BaseModel::open(folder.path()).unwrap();
+    let forest = Forest::new(&data[..4].iter().collect::<Vec<_>>());
+    let config = TrainConfig { use_lora: false, ..TrainConfig::default() };
+    let mut method = Sft::with_budget(Cpu::new(None), &base, &config, forest.budget()).unwrap();
+    let loss = method.accumulate_forests(&[forest]);
+    let expected = |name: &str| -> Vec<f32> {
+        let (values, _) = biases.tensor(name).unwrap().data().as_chunks::<4>();
+        values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    assert!((loss - f64::from(expected("loss")[0])).abs() <= 1e-5 * loss, "{loss}");
+    let trained = method.decoder().trained().iter().filter(|tensor| tensor.name.ends_with(".bias"));
+    let mut n_biases = 0;
+    for tensor in trained {
+        let deviation = relative_norm(&tensor.grad, &expected(&format!("grad/{}", tensor.name)));
+        assert!(deviation <= 1e-4, "gradient of `{}` differs by {deviation:e}", tensor.name);
+        n_biases += 1;
+    }
+    assert_eq!(n_biases, 2 * 7);
 }
 
 #[test]

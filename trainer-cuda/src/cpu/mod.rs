@@ -1,47 +1,55 @@
-//! The CPU device: threads and SIMD, f32 throughout.
+//! The CPU device: threads and SIMD. Activations and sums are f32; frozen weights may be less.
 
 mod adamw;
 mod attention;
+mod attention_cached;
 mod attention_kernels;
 mod attention_tile;
+mod bf16_products;
 mod cross_entropy;
+mod dropout;
 mod elementwise;
 mod embedding;
+mod erf;
 mod exp;
 mod gather;
+mod gelu;
 mod gemm;
-mod gemm_kernels;
+mod gemm_dot;
+mod gemm_pack;
+mod gemm_tiles;
+mod l2_normalize;
+mod layer_norm;
 mod linear;
 mod lora;
+mod matrix;
+mod pages;
 mod parallel;
 mod rms_norm;
 mod rope;
+mod segment_mean;
 mod simd;
 mod simd_portable;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
 mod swiglu;
+mod threads;
 mod transpose;
 
+pub use matrix::Matrix;
 pub use simd::SimdLevel;
 
-use crate::device::{AdamW, AttentionShape, CrossEntropyGrad, Device, EdgeBuffers, Trainable};
+use crate::config::Precision;
+use crate::device::{AdamW, AttentionMask, AttentionShape, CrossEntropyGrad, Device, Dropout, EdgeBuffers, Trainable};
+use crate::formats::StoredTensor;
 
 /// The device. Its results do not depend on the number of threads.
 pub struct Cpu {
     threads: usize,
     simd: SimdLevel,
     /// `None` where everything runs on the caller's thread.
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<threads::Pool>,
     scratch: gemm::Scratch,
-}
-
-/// A parameter `[rows, cols]`, row-major.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    rows: usize,
-    cols: usize,
-    data: Vec<f32>,
 }
 
 impl Cpu {
@@ -54,14 +62,8 @@ impl Cpu {
     /// The device with the given instructions, one of [`SimdLevel::available`].
     pub fn with_simd(threads: Option<usize>, simd: SimdLevel) -> Self {
         let wanted = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-        let pool = (wanted > 1).then(|| {
-            let name = |i| format!("cpu-device-{i}");
-            rayon::ThreadPoolBuilder::new().num_threads(wanted).thread_name(name).build()
-        });
-        let pool = pool.and_then(|pool| {
-            pool.inspect_err(|error| tracing::warn!(wanted, %error, "cannot start threads; going on with one")).ok()
-        });
-        let threads = pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads);
+        let pool = (wanted > 1).then(|| threads::Pool::new(wanted - 1));
+        let threads = 1 + pool.as_ref().map_or(0, threads::Pool::threads);
         Cpu { threads, simd, pool, scratch: gemm::Scratch::new() }
     }
 }
@@ -90,12 +92,15 @@ impl Device for Cpu {
     }
 
     fn upload_weight(&self, values: Vec<f32>, rows: usize, cols: usize) -> Matrix {
-        assert_eq!(values.len(), rows * cols, "values of a [{rows}, {cols}] parameter");
-        Matrix { rows, cols, data: values }
+        Matrix::new(values, rows, cols)
+    }
+
+    fn upload_frozen(&self, tensor: &StoredTensor<'_>, precision: Precision) -> Matrix {
+        Matrix::frozen(self, tensor, precision)
     }
 
     fn write_weight(&self, weight: &mut Matrix, values: &[f32]) {
-        weight.data.copy_from_slice(values);
+        weight.values_mut().copy_from_slice(values);
     }
 
     fn weight_shape(&self, weight: &Matrix) -> [usize; 2] {
@@ -103,7 +108,11 @@ impl Device for Cpu {
     }
 
     fn read_weight(&self, weight: &Matrix) -> Vec<f32> {
-        weight.data.clone()
+        let mut values = vec![0.0; weight.rows * weight.cols];
+        for (row, values) in values.chunks_exact_mut(weight.cols).enumerate() {
+            weight.read_row(row, values);
+        }
+        values
     }
 
     fn write_f32(&self, buffer: &mut Vec<f32>, values: &[f32]) {
@@ -112,6 +121,10 @@ impl Device for Cpu {
 
     fn read_f32(&self, buffer: &Vec<f32>, len: usize) -> Vec<f32> {
         buffer[..len].to_vec()
+    }
+
+    fn write_act(&self, buffer: &mut Vec<f32>, values: &[f32]) {
+        buffer[..values.len()].copy_from_slice(values);
     }
 
     fn read_act(&self, buffer: &Vec<f32>, len: usize) -> Vec<f32> {
@@ -174,6 +187,36 @@ impl Device for Cpu {
         rms_norm::backward(self, dx, d_weight.map(Vec::as_mut_slice), dy, x, rstd, weight, n_tokens);
     }
 
+    fn layer_norm_forward(
+        &self,
+        y: &mut Vec<f32>,
+        mean: &mut Vec<f32>,
+        rstd: &mut Vec<f32>,
+        x: &Vec<f32>,
+        weight: &Matrix,
+        bias: &Matrix,
+        eps: f32,
+        n_tokens: usize,
+    ) {
+        layer_norm::forward(self, y, mean, rstd, x, weight, bias, eps, n_tokens);
+    }
+
+    fn layer_norm_backward(
+        &self,
+        dx: &mut Vec<f32>,
+        d_weight: Option<&mut Vec<f32>>,
+        d_bias: Option<&mut Vec<f32>>,
+        dy: &Vec<f32>,
+        x: &Vec<f32>,
+        mean: &Vec<f32>,
+        rstd: &Vec<f32>,
+        weight: &Matrix,
+        n_tokens: usize,
+    ) {
+        let (d_weight, d_bias) = (d_weight.map(Vec::as_mut_slice), d_bias.map(Vec::as_mut_slice));
+        layer_norm::backward(self, dx, d_weight, d_bias, dy, x, mean, rstd, weight, n_tokens);
+    }
+
     fn rope_forward(
         &self,
         x: &mut Vec<f32>,
@@ -207,10 +250,10 @@ impl Device for Cpu {
         q: &Vec<f32>,
         k: &Vec<f32>,
         v: &Vec<f32>,
-        subtree_end: &Vec<u32>,
+        mask: AttentionMask<'_, Self>,
         shape: AttentionShape,
     ) {
-        attention::forward(self, o, lse, q, k, v, subtree_end, shape);
+        attention::forward(self, o, lse, q, k, v, mask, shape);
     }
 
     fn attention_backward(
@@ -225,11 +268,27 @@ impl Device for Cpu {
         q: &Vec<f32>,
         k: &Vec<f32>,
         v: &Vec<f32>,
-        subtree_end: &Vec<u32>,
+        mask: AttentionMask<'_, Self>,
         shape: AttentionShape,
     ) {
         let inputs = attention::Saved { d_o, o, lse, q, k, v };
-        attention::backward(self, dq, dk, dv, delta, inputs, subtree_end, shape);
+        attention::backward(self, dq, dk, dv, delta, inputs, mask, shape);
+    }
+
+    fn attention_cached(
+        &self,
+        o: &mut Vec<f32>,
+        q: &Vec<f32>,
+        k_cache: &Vec<f32>,
+        v_cache: &Vec<f32>,
+        n_past: usize,
+        shape: AttentionShape,
+    ) {
+        attention_cached::forward(self, o, q, k_cache, v_cache, n_past, shape);
+    }
+
+    fn append_rows(&self, cache: &mut Vec<f32>, x: &Vec<f32>, at: usize, width: usize, n: usize) {
+        cache[at * width..(at + n) * width].copy_from_slice(&x[..n * width]);
     }
 
     fn swiglu_forward(&self, y: &mut Vec<f32>, gate: &Vec<f32>, up: &Vec<f32>, len: usize) {
@@ -246,6 +305,22 @@ impl Device for Cpu {
         len: usize,
     ) {
         swiglu::backward(self, d_gate, d_up, dy, gate, up, len);
+    }
+
+    fn gelu_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+        gelu::forward(self, y, x, len);
+    }
+
+    fn gelu_backward(&self, dx: &mut Vec<f32>, dy: &Vec<f32>, x: &Vec<f32>, len: usize) {
+        gelu::backward(self, dx, dy, x, len);
+    }
+
+    fn dropout_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, dropout: Dropout, len: usize) {
+        dropout::forward(self, y, x, dropout, len);
+    }
+
+    fn dropout_backward(&self, dx: &mut Vec<f32>, dy: &Vec<f32>, dropout: Dropout, len: usize) {
+        dropout::backward(self, dx, dy, dropout, len);
     }
 
     fn linear_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, weight: &Matrix, bias: Option<&Matrix>, n_tokens: usize) {
@@ -330,6 +405,37 @@ impl Device for Cpu {
         n_tokens: usize,
     ) {
         gather::scatter(self, dx, dy, rows, hidden, n_rows, n_tokens);
+    }
+
+    fn mean_pool_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, offsets: &Vec<u32>, hidden: usize, n_segments: usize) {
+        segment_mean::forward(self, y, x, &offsets[..=n_segments], hidden);
+    }
+
+    fn mean_pool_backward(
+        &self,
+        dx: &mut Vec<f32>,
+        dy: &Vec<f32>,
+        offsets: &Vec<u32>,
+        hidden: usize,
+        n_segments: usize,
+    ) {
+        segment_mean::backward(self, dx, dy, &offsets[..=n_segments], hidden);
+    }
+
+    fn l2_normalize_forward(&self, y: &mut Vec<f32>, norm: &mut Vec<f32>, x: &Vec<f32>, dim: usize, n: usize) {
+        l2_normalize::forward(self, y, norm, x, dim, n);
+    }
+
+    fn l2_normalize_backward(
+        &self,
+        dx: &mut Vec<f32>,
+        dy: &Vec<f32>,
+        y: &Vec<f32>,
+        norm: &Vec<f32>,
+        dim: usize,
+        n: usize,
+    ) {
+        l2_normalize::backward(self, dx, dy, y, norm, dim, n);
     }
 
     fn linear_cross_entropy(
