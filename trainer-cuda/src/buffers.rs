@@ -137,7 +137,7 @@ pub struct Buffers<D: Device> {
 impl<D: Device> Buffers<D> {
     /// Allocates the plan: each of its buffers once, and nothing else.
     pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
-        let mut from = Allocator { device, plan, taken: 0 };
+        let mut from = Allocator::new(device, plan);
         let buffers = Self {
             layers: (0..num_hidden_layers).map(|layer| LayerActivations::new(&mut from, layer)).collect(),
             x_final: from.act("x_final"),
@@ -188,7 +188,7 @@ impl<D: Device> Buffers<D> {
                 rope_sin: from.f32("rope.sin"),
             },
         };
-        assert_eq!(from.taken, plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+        from.finish();
         buffers
     }
 }
@@ -222,13 +222,22 @@ impl<D: Device> LayerActivations<D> {
 }
 
 /// Takes buffers out of the plan by name.
-struct Allocator<'a, D: Device> {
+pub(crate) struct Allocator<'a, D: Device> {
     device: &'a D,
     plan: &'a MemoryPlan,
     taken: usize,
 }
 
-impl<D: Device> Allocator<'_, D> {
+impl<'a, D: Device> Allocator<'a, D> {
+    pub(crate) fn new(device: &'a D, plan: &'a MemoryPlan) -> Self {
+        Self { device, plan, taken: 0 }
+    }
+
+    /// Every planned buffer was taken.
+    pub(crate) fn finish(self) {
+        assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+    }
+
     fn plans(&self, name: &str) -> bool {
         self.plan.buffers.iter().any(|buffer| buffer.name == name)
     }
@@ -244,22 +253,22 @@ impl<D: Device> Allocator<'_, D> {
         self.planned(name, kind).unwrap_or_else(|| panic!("the plan lacks `{name}`"))
     }
 
-    fn act(&mut self, name: &str) -> D::Act {
+    pub(crate) fn act(&mut self, name: &str) -> D::Act {
         let len = self.len(name, Kind::Act);
         self.device.alloc_act(len)
     }
 
-    fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
+    pub(crate) fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
         let len = self.planned(name, Kind::Act)?;
         Some(self.device.alloc_act(len))
     }
 
-    fn f32(&mut self, name: &str) -> D::F32 {
+    pub(crate) fn f32(&mut self, name: &str) -> D::F32 {
         let len = self.len(name, Kind::F32);
         self.device.alloc_f32(len)
     }
 
-    fn index(&mut self, name: &str) -> D::Index {
+    pub(crate) fn index(&mut self, name: &str) -> D::Index {
         let len = self.len(name, Kind::Index);
         self.device.alloc_index(len)
     }

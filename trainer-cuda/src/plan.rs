@@ -42,7 +42,7 @@ impl PlannedBuffer {
 pub struct MemoryPlan {
     /// In the order of allocation.
     pub buffers: Vec<PlannedBuffer>,
-    /// Rows of logits held at a time.
+    /// Rows of logits held at a time; 0 for an encoder.
     pub chunk_rows: usize,
 }
 
@@ -125,7 +125,7 @@ impl MemoryPlan {
         plan
     }
 
-    fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {
+    pub(crate) fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {
         self.buffers.push(PlannedBuffer { name, shape: shape.to_vec(), kind });
     }
 
