@@ -75,6 +75,12 @@ Examples:
     /// Fill the telemetry store from exports (JSON lines or OTLP-JSON); repeating it changes nothing
     #[command(after_help = "Example:\n  tunesmith import traces.jsonl annotations.jsonl --project acme-prod")]
     Import(ImportArgs),
+    /// Say what a training would take: memory by group, the largest batch that fits, and time
+    #[command(after_help = "\
+Examples:
+  tunesmith plan --base-model models/SmolLM2-135M --method dpo
+  tunesmith plan --base-model models/SmolLM2-135M --batch-size 16 --max-length 512 --memory 8GiB --json")]
+    Plan(PlanArgs),
     /// Look at plugins
     #[command(subcommand)]
     Plugins(PluginsCommand),
@@ -103,6 +109,17 @@ pub struct FinetuneArgs {
     /// Go on with the newest run of the same method and agent that was stopped, from its last checkpoint
     #[arg(long)]
     pub resume: bool,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Configuration and settings.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Find the largest batch for this much memory: `8GiB` [default: the memory limit, else what is available]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
 }
 
 /// Arguments of `extract`.

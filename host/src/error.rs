@@ -6,6 +6,7 @@ use trainer_cuda::TrainerError;
 
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
+use crate::memory::OutOfMemory;
 use crate::plugins::PluginError;
 use crate::telemetry::TelemetryError;
 
@@ -59,6 +60,9 @@ pub enum HostError {
         /// The policy's reason.
         reason: String,
     },
+    /// The buffers of the training do not fit.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// An output could not be written.
     #[error("cannot {action} `{}`", path.display())]
     Io {

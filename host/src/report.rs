@@ -325,7 +325,8 @@ fn scores(held_out: &HeldOutComparison) -> Table {
     table
 }
 
-fn align_right(table: &mut Table, columns: &[usize]) {
+/// Numbers stand below each other by their ends.
+pub fn align_right(table: &mut Table, columns: &[usize]) {
     for &column in columns {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

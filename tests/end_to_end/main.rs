@@ -19,3 +19,4 @@ mod resumed;
 mod spans;
 mod telemetry;
 mod tenants_formatter;
+mod triplets;

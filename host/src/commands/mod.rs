@@ -6,6 +6,7 @@ mod extract;
 mod finetune;
 mod import;
 mod interrupt;
+mod plan;
 mod plugins;
 
 use std::ffi::OsString;
@@ -75,6 +76,7 @@ fn run(command: Command, progress: &Progress) -> Result<Answer, HostError> {
         Command::Finetune(args) => finetune::run(&run_config(args.run)?, args.resume, progress),
         Command::Extract(args) => extract::run(&run_config(args.run)?, args.output.as_deref(), args.kind, progress),
         Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
+        Command::Plan(args) => plan::run(&args),
         Command::Import(args) => import::run(args, progress),
         Command::Plugins(PluginsCommand::List) => plugins::list(),
         Command::Doctor(args) => doctor::run(args),

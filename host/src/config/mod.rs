@@ -62,6 +62,43 @@ pub struct RunConfig {
     pub plugins: PluginsConfig,
 }
 
+/// The part of a run's configuration that decides what it takes of a machine.
+#[derive(Debug, Clone)]
+pub struct PlanConfig {
+    /// Model folder or `.gguf` file.
+    pub base_model: PathBuf,
+    /// What is trained; never `auto`.
+    pub method: Method,
+    /// How records become tokens.
+    pub encoding: EncodeConfig,
+    /// How the optimiser runs, and what it trains.
+    pub training: TrainConfig,
+    /// What training may use of this machine.
+    pub execution: ExecutionConfig,
+}
+
+impl PlanConfig {
+    /// Fills in the defaults and checks the values; where the policy would choose the method, SFT stands for it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn new(options: &Options) -> Result<Self, ConfigError> {
+        let model_type = sections::model_type(options)?;
+        let method = match (options.method, model_type) {
+            (Some(Method::Auto) | None, ModelType::Llm) => Method::Sft,
+            (Some(Method::Auto) | None, ModelType::Embedding) => Method::Triplet,
+            (Some(method), _) => method,
+        };
+        Ok(Self {
+            base_model: base_model(options, model_type),
+            method,
+            encoding: sections::encoding(&options.training),
+            training: sections::training(options)?,
+            execution: sections::execution(options)?,
+        })
+    }
+}
+
 /// Where spans come from.
 #[derive(Debug, Clone, Serialize)]
 pub struct TelemetryConfig {
@@ -122,10 +159,7 @@ impl RunConfig {
         let agent = sections::agent(&options, &agent_type)?;
         Ok(Self {
             project: options.project.clone(),
-            base_model: options.base_model.clone().unwrap_or_else(|| match model_type {
-                ModelType::Llm => "HuggingFaceTB/SmolLM-135M".into(),
-                ModelType::Embedding => "jinaai/jina-embeddings-v3".into(),
-            }),
+            base_model: base_model(&options, model_type),
             model_type,
             modality: options.modality,
             method: options.method.unwrap_or(Method::Auto),
@@ -170,6 +204,13 @@ pub fn store_path(options: &Options) -> Result<PathBuf, ConfigError> {
         remedy: "no home folder is known either: name the store with `--store`".to_owned(),
     })?;
     Ok(data.join("tunesmith").join(tenant_id(options)?).join("telemetry.sqlite"))
+}
+
+fn base_model(options: &Options, model_type: ModelType) -> PathBuf {
+    options.base_model.clone().unwrap_or_else(|| match model_type {
+        ModelType::Llm => "HuggingFaceTB/SmolLM-135M".into(),
+        ModelType::Embedding => "jinaai/jina-embeddings-v3".into(),
+    })
 }
 
 fn tenant_id(options: &Options) -> Result<String, ConfigError> {

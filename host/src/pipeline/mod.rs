@@ -8,6 +8,7 @@
 
 mod collect;
 mod decide;
+mod fit;
 mod format;
 mod metrics;
 mod outputs;
@@ -26,6 +27,7 @@ use trainer_cuda::method::Method;
 use crate::config::{ModelType, RunConfig};
 use crate::dataset;
 use crate::error::HostError;
+use crate::memory::MemoryLimit;
 use crate::plugins::bindings::selection_policy::{DatasetStatistics, TrainingChoice};
 use crate::plugins::bindings::types::{Example, TrainingMethod};
 use crate::progress::Progress;
@@ -33,7 +35,7 @@ use crate::report::{self, HeldOutComparison, RunReport, Timings};
 use crate::run_dir::RunDir;
 
 use format::TokenSet;
-use recipe::{DpoRecipe, ExampleOf, Recipe, SftRecipe};
+use recipe::{DpoRecipe, ExampleOf, Recipe, SftRecipe, TripletRecipe};
 
 pub use collect::{Collected, collect, statistics};
 pub use decide::{choose_method, split};
@@ -66,7 +68,7 @@ pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result
     match run.choice.method {
         TrainingMethod::Sft => run.train::<SftRecipe>(),
         TrainingMethod::Dpo => run.train::<DpoRecipe>(),
-        TrainingMethod::Triplet => Err(HostError::MethodOfOtherModel { method: "triplet", reason: run.choice.reason }),
+        TrainingMethod::Triplet => run.train::<TripletRecipe>(),
     }
 }
 
@@ -119,6 +121,8 @@ impl Run<'_> {
         held_out: &TokenSet<ExampleOf<R>>,
     ) -> Result<RunReport, HostError> {
         let (config, progress) = (self.config, self.progress);
+        let limit = MemoryLimit::new(config.execution.memory_limit);
+        fit::check::<R>(limit, &self.base, &config.training, &train.tokens, &held_out.tokens)?;
         let (mut trainer, trained) = train::load::<R>(config, &self.base, &train.tokens, &held_out.tokens, run_dir)?;
         let base_scores = train::base_scores::<R>(&mut trainer, &held_out.tokens, progress);
         let (plugin_time, before_training) = (self.plugins.time_in_calls(), self.start.elapsed());

@@ -6,9 +6,12 @@ use trainer_cuda::Result;
 use trainer_cuda::batch::TokenExample;
 use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::encode::{EncodeConfig, PairRecord, Prompt, Record, Skipped, encode_dpo, encode_sft};
+use trainer_cuda::encode::{
+    EncodeConfig, PairRecord, Prompt, Record, Skipped, TripletRecord, encode_dpo, encode_sft, encode_triplets,
+};
+use trainer_cuda::estimate::BatchSize;
 use trainer_cuda::formats::{BaseModel, ChatMessage};
-use trainer_cuda::method::{Dpo, Evaluation, Method, MethodMetrics, PairExample, Sft};
+use trainer_cuda::method::{Dpo, Evaluation, Method, MethodMetrics, PairExample, Sft, TripletExample, Triplets};
 
 use crate::plugins::bindings::formatting::{self, ChatRole, TrainingRecord};
 use crate::plugins::bindings::types::TrainingMethod;
@@ -30,6 +33,9 @@ pub(super) trait Recipe {
 
     /// Tokens of an example.
     fn n_tokens(example: &ExampleOf<Self>) -> usize;
+
+    /// What the buffers of a run must hold.
+    fn batch_size(config: &TrainConfig, train: &[ExampleOf<Self>], held_out: &[ExampleOf<Self>]) -> BatchSize;
 
     /// Loads the model; `scratch` is a file that a resumed run finds again.
     fn load(
@@ -80,6 +86,10 @@ impl Recipe for SftRecipe {
         example.input_ids.len()
     }
 
+    fn batch_size(config: &TrainConfig, train: &[TokenExample], held_out: &[TokenExample]) -> BatchSize {
+        BatchSize::Forest(Sft::<Cpu>::budget(config, train, held_out))
+    }
+
     fn load(
         base: &BaseModel,
         config: &TrainConfig,
@@ -114,6 +124,10 @@ impl Recipe for DpoRecipe {
         pair.chosen.input_ids.len() + pair.rejected.input_ids.len()
     }
 
+    fn batch_size(config: &TrainConfig, train: &[PairExample], held_out: &[PairExample]) -> BatchSize {
+        BatchSize::Forest(Dpo::<Cpu>::budget(config, train, held_out))
+    }
+
     fn load(
         base: &BaseModel,
         config: &TrainConfig,
@@ -132,6 +146,51 @@ impl Recipe for DpoRecipe {
             MethodMetrics::Dpo { reward_accuracy: 0.0, reward_margin: 0.0, chosen_reward: 0.0, rejected_reward: 0.0 };
         let n_labels = held_out.iter().map(|pair| pair.chosen.n_labels() + pair.rejected.n_labels()).sum();
         Evaluation { loss: std::f64::consts::LN_2, n_examples: held_out.len(), n_labels, metrics }
+    }
+}
+
+/// Triplet training of an embedding model.
+pub(super) struct TripletRecipe;
+
+impl Recipe for TripletRecipe {
+    type Method = Triplets<Cpu>;
+    const METHOD: TrainingMethod = TrainingMethod::Triplet;
+
+    /// A text that is too long loses its end, whatever `over_length` says, as in sentence-transformers: documents are
+    /// often longer than an encoder reads.
+    fn encode(
+        base: &BaseModel,
+        records: Vec<TrainingRecord>,
+        config: &EncodeConfig,
+    ) -> Result<Encoding<TripletExample>> {
+        let records: Vec<_> = records.into_iter().filter_map(triplet_record).collect();
+        let max_length = config.max_length.min(base.config.max_length());
+        let encoded = encode_triplets(&base.tokenizer, &records, max_length)?;
+        Ok(Encoding {
+            examples: encoded.examples,
+            record_index: encoded.record_index,
+            skipped: encoded.skipped,
+            n_truncated: encoded.n_truncated,
+        })
+    }
+
+    fn n_tokens(triplet: &TripletExample) -> usize {
+        triplet.anchor.len() + triplet.positive.len() + triplet.negative.len()
+    }
+
+    fn batch_size(config: &TrainConfig, train: &[TripletExample], held_out: &[TripletExample]) -> BatchSize {
+        BatchSize::Texts(Triplets::<Cpu>::budget(config, train, held_out))
+    }
+
+    fn load(
+        base: &BaseModel,
+        config: &TrainConfig,
+        device: Cpu,
+        train: &[TripletExample],
+        held_out: &[TripletExample],
+        _: &Path,
+    ) -> Result<Self::Method> {
+        Triplets::new(device, base, config, train, held_out)
     }
 }
 
@@ -160,6 +219,12 @@ fn pair_record(record: TrainingRecord) -> Option<PairRecord> {
         | TrainingRecord::Triplet(_) => return None,
     };
     Some(PairRecord { prompt, chosen, rejected })
+}
+
+/// The trainer's form of a triplet; validation has refused other records.
+fn triplet_record(record: TrainingRecord) -> Option<TripletRecord> {
+    let TrainingRecord::Triplet(formatting::TripletRecord { anchor, positive, negative }) = record else { return None };
+    Some(TripletRecord { anchor, positive, negative })
 }
 
 fn turns(messages: Vec<formatting::ChatMessage>) -> Vec<ChatMessage> {
