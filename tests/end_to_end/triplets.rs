@@ -63,10 +63,7 @@ fn judged_searches_train_an_embedding_model_and_are_judged_on_held_out_triplets(
     let run = read_json(&folder.join("run.json"));
     let report = &run["report"];
     assert_eq!(report["decision"]["method"], "triplet");
-    assert_eq!(
-        report["decision"]["reason"],
-        "Sufficient triplets: 126 >= 100. Recommend triplet training."
-    );
+    assert_eq!(report["decision"]["reason"], "Sufficient triplets: 126 >= 100. Recommend triplet training.");
     assert_eq!((&report["n_train"], &report["n_held_out"]), (&json!(126), &json!(14)));
     let of = |who: &str, what: &str| report["held_out"][who][what].as_f64().unwrap();
     assert!(of("adapter", "loss") < 0.8 * of("base", "loss"), "{report:#}");

@@ -4,10 +4,8 @@ use crate::device::{Device, EdgeBuffers};
 use crate::linear::PerModule;
 use crate::plan::{Kind, MemoryPlan};
 
-/// What a block keeps from its forward pass for its backward pass.
+/// What a block keeps from its forward pass for its backward pass, beside its input.
 pub struct LayerActivations<D: Device> {
-    /// Input of the block: the residual stream.
-    pub x: D::Act, // [n_tokens, hidden]
     /// Of the norm before attention.
     pub rstd_attn: D::F32, // [n_tokens]
     /// Queries: rotated, or where heads are normalised first, as projected.
@@ -28,7 +26,7 @@ pub struct LayerActivations<D: Device> {
     pub gate: D::Act, // [n_tokens, intermediate]
     /// Up projection.
     pub up: D::Act, // [n_tokens, intermediate]
-    /// `x A^T` of each adapted module.
+    /// `drop(x) A^T` of each adapted module.
     pub lora: PerModule<Option<D::Act>>, // [n_tokens, rank]
 }
 
@@ -60,10 +58,26 @@ pub struct Scratch<D: Device> {
     pub d_gate: D::Act, // [n_tokens, intermediate]
     /// Gradient of the up projection.
     pub d_up: D::Act, // [n_tokens, intermediate]
-    /// Gradient of `x A^T`.
-    pub d_h: D::Act, // [n_tokens, rank]
+    /// Of the low-rank updates.
+    pub lora: LoraScratch<D>,
     /// Normalised heads, of models that normalise them.
     pub heads: Option<HeadScratch<D>>,
+}
+
+/// Reused by every low-rank update.
+pub struct LoraScratch<D: Device> {
+    /// Gradient of `drop(x) A^T`.
+    pub d_h: D::Act, // [n_tokens, rank]
+    /// Where the run has dropout.
+    pub dropped: Option<DroppedInput<D>>,
+}
+
+/// What dropout leaves of an update's input.
+pub struct DroppedInput<D: Device> {
+    /// `drop(x)`.
+    pub x: D::Act, // [n_tokens, widest adapted input]
+    /// Its gradient.
+    pub dx: D::Act, // [n_tokens, widest adapted input]
 }
 
 /// Normalised queries and keys, computed again for the backward pass; then the gradients of what was normalised.
@@ -122,10 +136,10 @@ pub struct BatchBuffers<D: Device> {
 
 /// All of them.
 pub struct Buffers<D: Device> {
-    /// One per block.
+    /// The residual stream before each block, and after the last.
+    pub x: Vec<D::Act>, // num_hidden_layers + 1 times [n_tokens, hidden]
+    /// One per block, or one that all blocks share where the backward pass computes them again.
     pub layers: Vec<LayerActivations<D>>,
-    /// The residual stream after the last block.
-    pub x_final: D::Act, // [n_tokens, hidden]
     /// Shared by the blocks.
     pub scratch: Scratch<D>,
     /// Output projection.
@@ -139,8 +153,8 @@ impl<D: Device> Buffers<D> {
     pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
         let mut from = Allocator::new(device, plan);
         let buffers = Self {
-            layers: (0..num_hidden_layers).map(|layer| LayerActivations::new(&mut from, layer)).collect(),
-            x_final: from.act("x_final"),
+            x: (0..=num_hidden_layers).map(|layer| from.act(&residual_name(layer, num_hidden_layers))).collect(),
+            layers: plan.activation_sets.iter().map(|set| LayerActivations::new(&mut from, set)).collect(),
             scratch: Scratch {
                 normed: from.act("scratch.normed"),
                 proj: from.act("scratch.proj"),
@@ -155,8 +169,8 @@ impl<D: Device> Buffers<D> {
                 d_mlp: from.act("scratch.d_mlp"),
                 d_gate: from.act("scratch.d_gate"),
                 d_up: from.act("scratch.d_up"),
-                d_h: from.act("scratch.d_h"),
-                heads: from.plans("scratch.q").then(|| HeadScratch {
+                lora: LoraScratch::new(&mut from),
+                heads: plan.get("scratch.q").is_some().then(|| HeadScratch {
                     q: from.act("scratch.q"),
                     k: from.act("scratch.k"),
                     rstd_q: from.f32("scratch.rstd_q"),
@@ -193,11 +207,17 @@ impl<D: Device> Buffers<D> {
     }
 }
 
+impl<D: Device> LoraScratch<D> {
+    pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
+        let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
+        Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
+    }
+}
+
 impl<D: Device> LayerActivations<D> {
-    fn new(from: &mut Allocator<'_, D>, layer: usize) -> Self {
-        let at = |name: &str| format!("layers.{layer}.{name}");
+    fn new(from: &mut Allocator<'_, D>, set: &str) -> Self {
+        let at = |name: &str| format!("{set}.{name}");
         Self {
-            x: from.act(&at("x")),
             rstd_attn: from.f32(&at("rstd_attn")),
             q: from.act(&at("q")),
             k: from.act(&at("k")),
@@ -221,6 +241,11 @@ impl<D: Device> LayerActivations<D> {
     }
 }
 
+/// The plan's name of the residual stream before block `layer`, or after the last.
+pub(crate) fn residual_name(layer: usize, num_hidden_layers: usize) -> String {
+    if layer < num_hidden_layers { format!("layers.{layer}.x") } else { "x_final".into() }
+}
+
 /// Takes buffers out of the plan by name.
 pub(crate) struct Allocator<'a, D: Device> {
     device: &'a D,
@@ -238,12 +263,8 @@ impl<'a, D: Device> Allocator<'a, D> {
         assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
     }
 
-    fn plans(&self, name: &str) -> bool {
-        self.plan.buffers.iter().any(|buffer| buffer.name == name)
-    }
-
     fn planned(&mut self, name: &str, kind: Kind) -> Option<usize> {
-        let buffer = self.plan.buffers.iter().find(|buffer| buffer.name == name)?;
+        let buffer = self.plan.get(name)?;
         assert_eq!(buffer.kind, kind, "`{name}` is planned as another kind");
         self.taken += 1;
         Some(buffer.len())

@@ -4,14 +4,15 @@ use crate::batch::{Budget, Forest};
 use crate::block::Block;
 use crate::buffers::Buffers;
 use crate::config::DecoderConfig;
-use crate::device::{AttentionShape, CrossEntropyGrad, Device, Trainable};
+use crate::device::{AttentionShape, CrossEntropyGrad, Device, Dropout, Trainable};
+use crate::dropout::LoraDropout;
 use crate::formats::BaseModel;
 use crate::formats::peft::NamedTensor;
 use crate::head_norm::HeadNorms;
 use crate::linear::{MODULE_NAMES, MODULE_PATHS, Parameter};
 use crate::loader::{Loader, Module, Training};
-use crate::plan::MemoryPlan;
-use crate::{Result, adapter, rope};
+use crate::plan::{MemoryPlan, PlanOptions};
+use crate::{Result, adapter, not_finite, rope};
 
 /// The model on a device, with its buffers.
 pub struct Decoder<D: Device> {
@@ -23,21 +24,27 @@ pub struct Decoder<D: Device> {
     /// `None` where the embedding table is the output projection.
     lm_head: Option<Parameter<D>>, // [vocab, hidden]
     trained: Vec<Trainable<D>>,
+    dropout: LoraDropout,
+    plan: MemoryPlan,
     buffers: Buffers<D>,
     budget: Budget,
+    /// Size of the batch in the buffers.
+    batch: Budget,
 }
 
 impl<D: Device> Decoder<D> {
-    /// Loads `base` and allocates buffers for batches up to `budget`.
+    /// Loads `base` and allocates buffers for batches up to `budget`; with `recompute`, one set of block activations
+    /// instead of one a block.
     ///
     /// # Errors
     /// Those of reading the model; [`TrainerError::NoLoraTarget`].
-    pub fn load(device: D, base: &BaseModel, training: Training<'_>, budget: Budget) -> Result<Self> {
+    pub fn load(device: D, base: &BaseModel, training: Training<'_>, budget: Budget, recompute: bool) -> Result<Self> {
         let config = base.decoder()?.clone();
         let mut loader = Loader::new(&device, base, training, &MODULE_NAMES)?;
         let adapted = MODULE_NAMES.map(|name| loader.adapts(name));
-        let lora_rank = loader.lora_rank();
-        let plan = MemoryPlan::new(&config, budget, adapted, lora_rank);
+        let dropout = loader.lora_dropout();
+        let options = PlanOptions { adapted, lora_rank: loader.lora_rank(), dropout: dropout.drops(), recompute };
+        let plan = MemoryPlan::new(&config, budget, options);
         let mut buffers = Buffers::new(&device, &plan, config.num_hidden_layers);
         let (cos, sin) = rope::tables(&config.rope(), budget.max_position);
         device.write_f32(&mut buffers.batch.rope_cos, &cos);
@@ -53,7 +60,21 @@ impl<D: Device> Decoder<D> {
             false => Some(loader.parameter("lm_head.weight", vocab, hidden)?),
         };
         let trained = loader.into_trained();
-        Ok(Self { device, config, embedding, blocks, final_norm, lm_head, trained, buffers, budget })
+        let batch = Budget::default();
+        Ok(Self {
+            device,
+            config,
+            embedding,
+            blocks,
+            final_norm,
+            lm_head,
+            trained,
+            dropout,
+            plan,
+            buffers,
+            budget,
+            batch,
+        })
     }
 
     /// The model's constants.
@@ -100,9 +121,11 @@ impl<D: Device> Decoder<D> {
     ) -> Scores {
         self.upload(forest);
         self.device.write_f32(&mut self.buffers.batch.d_logprob, d_logprob);
-        self.forward(forest);
-        self.head(forest, true);
-        self.backward(forest);
+        self.with_dropout(|decoder| {
+            decoder.forward(forest);
+            decoder.head(forest, true);
+            decoder.backward(forest);
+        });
         self.scores(forest)
     }
 
@@ -112,13 +135,39 @@ impl<D: Device> Decoder<D> {
     /// The labelled rows are projected onto the vocabulary twice, 2% of a DPO step of four pairs.
     pub fn score_then_backward(&mut self, forest: &Forest, d_logprob: impl FnOnce(&[f32]) -> Vec<f32>) -> Scores {
         self.upload(forest);
-        self.forward(forest);
-        self.head(forest, false);
-        let scores = self.scores(forest);
-        self.device.write_f32(&mut self.buffers.batch.d_logprob, &d_logprob(&scores.logprob));
-        self.head(forest, true);
-        self.backward(forest);
-        scores
+        self.with_dropout(|decoder| {
+            decoder.forward(forest);
+            decoder.head(forest, false);
+            let scores = decoder.scores(forest);
+            decoder.device.write_f32(&mut decoder.buffers.batch.d_logprob, &d_logprob(&scores.logprob));
+            decoder.head(forest, true);
+            decoder.backward(forest);
+            scores
+        })
+    }
+
+    /// Starts optimiser step `step`, from 1. What dropout drops follows from it and from the number of the training
+    /// pass within the step.
+    pub fn begin_step(&mut self, step: usize) {
+        self.dropout.begin_step(step);
+    }
+
+    /// Runs a training pass: every adapter drops some of its inputs.
+    fn with_dropout<R>(&mut self, pass: impl FnOnce(&mut Self) -> R) -> R {
+        let masks = self.dropout.next_pass();
+        self.set_dropout(masks);
+        let result = pass(self);
+        self.set_dropout(|_| None);
+        result
+    }
+
+    fn set_dropout(&mut self, mask_of: impl Fn(usize) -> Option<Dropout>) {
+        let linears = self.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
+        for (module, linear) in linears.enumerate() {
+            if let Some(lora) = &mut linear.lora {
+                lora.dropout = mask_of(module);
+            }
+        }
     }
 
     /// Runs `score` with the adapter off: the model is its base.
@@ -143,13 +192,15 @@ impl<D: Device> Decoder<D> {
         }
     }
 
-    /// PLACEHOLDER
+    /// The plan's name of the first buffer, in the order of computation, that the last forward pass left a NaN or an
+    /// infinity in: `layers.3.gate`. Where activations are recomputed, only the blocks' inputs can be told apart.
     pub fn find_not_finite(&self) -> Option<String> {
-        None
+        not_finite::find(&self.device, &self.plan, &self.buffers, self.batch)
     }
 
     fn upload(&mut self, forest: &Forest) {
         assert!(self.budget.holds(forest.budget()), "the batch {:?} exceeds {:?}", forest.budget(), self.budget);
+        self.batch = forest.budget();
         let (device, batch) = (&self.device, &mut self.buffers.batch);
         device.write_index(&mut batch.token_ids, &forest.token_ids);
         device.write_index(&mut batch.position, &forest.position);
@@ -161,14 +212,14 @@ impl<D: Device> Decoder<D> {
 
     fn forward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
-        let Buffers { layers, x_final, scratch, batch, .. } = &mut self.buffers;
+        let Buffers { x, layers, scratch, batch, .. } = &mut self.buffers;
         let table = self.embedding.weight(&self.trained);
-        let x_first = layers.first_mut().map_or(&mut *x_final, |layer| &mut layer.x);
-        self.device.embedding_forward(x_first, &batch.token_ids, table, shape.n_tokens);
+        self.device.embedding_forward(&mut x[0], &batch.token_ids, table, shape.n_tokens);
+        let n_sets = layers.len();
         for (index, block) in self.blocks.iter().enumerate() {
-            let (before, after) = layers.split_at_mut(index + 1);
-            let x_out = after.first_mut().map_or(&mut *x_final, |next| &mut next.x);
-            block.forward(&self.device, &self.trained, &mut before[index], x_out, scratch, batch, shape);
+            let (before, after) = x.split_at_mut(index + 1);
+            let (x, x_out, act) = (&before[index], &mut after[0], &mut layers[index % n_sets]);
+            block.forward(&self.device, &self.trained, x, act, Some(x_out), scratch, batch, shape);
         }
     }
 
@@ -176,8 +227,8 @@ impl<D: Device> Decoder<D> {
     fn head(&mut self, forest: &Forest, backward: bool) {
         let (n_rows, n_tokens, hidden) = (forest.n_rows(), forest.n_tokens(), self.config.hidden_size);
         let (device, trained, eps) = (&self.device, &mut self.trained, self.config.rms_norm_eps);
-        let Buffers { x_final, scratch, head, batch, .. } = &mut self.buffers;
-        device.gather_rows(&mut head.x, x_final, &batch.rows, hidden, n_rows);
+        let Buffers { x, scratch, head, batch, .. } = &mut self.buffers;
+        device.gather_rows(&mut head.x, &x[self.blocks.len()], &batch.rows, hidden, n_rows);
         let norm = self.final_norm.weight(trained);
         device.rms_norm_forward(&mut head.normed, &mut head.rstd, &head.x, norm, eps, n_rows);
 
@@ -210,9 +261,15 @@ impl<D: Device> Decoder<D> {
 
     fn backward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
-        let Buffers { layers, scratch, batch, .. } = &mut self.buffers;
-        for (block, act) in self.blocks.iter().zip(layers.iter_mut()).rev() {
-            block.backward(&self.device, &mut self.trained, act, scratch, batch, shape);
+        let Buffers { x, layers, scratch, batch, .. } = &mut self.buffers;
+        let (n_blocks, n_sets) = (self.blocks.len(), layers.len());
+        for (index, block) in self.blocks.iter().enumerate().rev() {
+            let (x, act) = (&x[index], &mut layers[index % n_sets]);
+            // The shared set still holds the last block.
+            if n_sets < n_blocks && index + 1 < n_blocks {
+                block.forward(&self.device, &self.trained, x, act, None, scratch, batch, shape);
+            }
+            block.backward(&self.device, &mut self.trained, x, act, scratch, batch, shape);
         }
         if let Parameter::Trained(index) = self.embedding {
             let (d_table, hidden) = (&mut self.trained[index].grad, self.config.hidden_size);

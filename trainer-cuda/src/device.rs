@@ -415,6 +415,15 @@ pub trait Device: Sized {
         n_tokens: usize,
     );
 
+    /// `h = x a^T`, bit-equal to the `h` of [`Device::lora_forward`]: for a backward pass whose `y` is known.
+    fn lora_down(
+        &self,
+        h: &mut Self::Act, // [n_tokens, rank]
+        x: &Self::Act,     // [n_tokens, in]
+        a: &Self::Weight,  // [rank, in]
+        n_tokens: usize,
+    );
+
     /// `d_b += scaling * dy^T h`, `d_h = scaling * dy b`, `d_a += d_h^T x`, `dx += d_h a`.
     fn lora_backward(
         &self,

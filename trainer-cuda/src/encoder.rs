@@ -1,7 +1,8 @@
 //! A text encoder: embeddings, post-norm blocks, pooling and scaling over a [`TextBatch`].
 
 use crate::config::{EncoderConfig, Pooling, Positions, RopeScaling};
-use crate::device::{AttentionShape, Device, Trainable};
+use crate::device::{AttentionShape, Device, Dropout, Trainable};
+use crate::dropout::LoraDropout;
 use crate::encoder_block::EncoderBlock;
 use crate::encoder_buffers::EncoderBuffers;
 use crate::formats::BaseModel;
@@ -21,6 +22,7 @@ pub struct Encoder<D: Device> {
     embeddings: Embeddings<D>,
     blocks: Vec<EncoderBlock<D>>,
     trained: Vec<Trainable<D>>,
+    dropout: LoraDropout,
     buffers: EncoderBuffers<D>,
     budget: TextBudget,
     /// Tokens and texts of the last forward pass.
@@ -46,7 +48,8 @@ impl<D: Device> Encoder<D> {
         let mut loader = Loader::new(&device, base, training, config.names.module_names())?;
         let linear = config.names.in_block().linear;
         let adapted = linear.try_map(|path| Ok::<_, crate::TrainerError>(loader.adapts(last_part(path))))?;
-        let plan = MemoryPlan::of_encoder(&config, budget, adapted, loader.lora_rank());
+        let dropout = loader.lora_dropout();
+        let plan = MemoryPlan::of_encoder(&config, budget, adapted, loader.lora_rank(), dropout.drops());
         let mut buffers = EncoderBuffers::new(&device, &plan, config.num_hidden_layers);
         if let Positions::Rotary { theta } = config.positions {
             let rope = Rope { head_dim: config.head_dim(), theta, scaling: RopeScaling::None };
@@ -60,7 +63,7 @@ impl<D: Device> Encoder<D> {
             (0..config.num_hidden_layers).map(|layer| block(&mut loader, &config, layer)).collect::<Result<_>>()?;
         pooler_adapter(&mut loader, &config);
         let trained = loader.into_trained();
-        Ok(Self { device, config, embeddings, blocks, trained, buffers, budget, last: (0, 0) })
+        Ok(Self { device, config, embeddings, blocks, trained, dropout, buffers, budget, last: (0, 0) })
     }
 
     /// The model's constants.
@@ -143,9 +146,32 @@ impl<D: Device> Encoder<D> {
         self.pool(batch.n_segments())
     }
 
-    /// Adds the gradient of a loss to every trained tensor, given its derivative by the embeddings that
-    /// [`Encoder::forward`] gave for the same batch just before.
-    pub fn backward(
+    /// Starts optimiser step `step`, from 1. What dropout drops follows from it and from the number of the training
+    /// pass within the step.
+    pub fn begin_step(&mut self, step: usize) {
+        self.dropout.begin_step(step);
+    }
+
+    /// A training pass: every adapter drops some of its inputs. `d_embeddings` turns the embeddings, which are those of
+    /// [`Encoder::forward`], into the loss's derivative by them, whose gradient is added to every trained tensor.
+    pub fn forward_then_backward(&mut self, batch: &TextBatch, d_embeddings: impl FnOnce(&[f32]) -> Vec<f32>) {
+        let masks = self.dropout.next_pass();
+        self.set_dropout(masks);
+        let embeddings = self.forward(batch);
+        self.backward(batch, &d_embeddings(&embeddings));
+        self.set_dropout(|_| None);
+    }
+
+    fn set_dropout(&mut self, mask_of: impl Fn(usize) -> Option<Dropout>) {
+        let linears = self.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
+        for (module, linear) in linears.enumerate() {
+            if let Some(lora) = &mut linear.lora {
+                lora.dropout = mask_of(module);
+            }
+        }
+    }
+
+    fn backward(
         &mut self,
         batch: &TextBatch,
         d_embeddings: &[f32], // [n_segments, hidden]

@@ -35,25 +35,25 @@ impl<D: Device> EncoderBlock<D> {
     ) {
         let AttentionShape { n_tokens, heads, head_dim, .. } = shape;
         let linear = &self.linear;
-        let (x_mid, proj, mlp) = (&mut scratch.x_mid, &mut scratch.proj, &mut scratch.mlp);
+        let EncoderScratch { x_mid, proj, mlp, lora, .. } = scratch;
         let hidden_len = n_tokens * linear.o.out_features;
 
-        linear.q.forward(device, trained, &mut act.q, &mut act.lora.q, &act.x, n_tokens);
-        linear.k.forward(device, trained, &mut act.k, &mut act.lora.k, &act.x, n_tokens);
-        linear.v.forward(device, trained, &mut act.v, &mut act.lora.v, &act.x, n_tokens);
+        linear.q.forward(device, trained, &mut act.q, &mut act.lora.q, lora, &act.x, n_tokens);
+        linear.k.forward(device, trained, &mut act.k, &mut act.lora.k, lora, &act.x, n_tokens);
+        linear.v.forward(device, trained, &mut act.v, &mut act.lora.v, lora, &act.x, n_tokens);
         if self.rotary {
             let (position, cos, sin) = (&batch.position, &batch.rope_cos, &batch.rope_sin);
             device.rope_forward(&mut act.q, position, cos, sin, heads, head_dim, n_tokens);
             device.rope_forward(&mut act.k, position, cos, sin, heads, head_dim, n_tokens);
         }
         device.attention_forward(&mut act.attn, &mut act.lse, &act.q, &act.k, &act.v, batch.mask(), shape);
-        linear.o.forward(device, trained, proj, &mut act.lora.o, &act.attn, n_tokens);
+        linear.o.forward(device, trained, proj, &mut act.lora.o, lora, &act.attn, n_tokens);
         device.add(&mut act.attn_norm.x, &act.x, proj, hidden_len);
         self.attn_norm.forward(device, trained, x_mid, &mut act.attn_norm, n_tokens);
 
-        linear.fc1.forward(device, trained, &mut act.fc1, &mut act.lora.fc1, x_mid, n_tokens);
+        linear.fc1.forward(device, trained, &mut act.fc1, &mut act.lora.fc1, lora, x_mid, n_tokens);
         device.gelu_forward(mlp, &act.fc1, n_tokens * linear.fc1.out_features);
-        linear.fc2.forward(device, trained, proj, &mut act.lora.fc2, mlp, n_tokens);
+        linear.fc2.forward(device, trained, proj, &mut act.lora.fc2, lora, mlp, n_tokens);
         device.add(&mut act.mlp_norm.x, x_mid, proj, hidden_len);
         self.mlp_norm.forward(device, trained, x_out, &mut act.mlp_norm, n_tokens);
     }
@@ -71,17 +71,17 @@ impl<D: Device> EncoderBlock<D> {
         let AttentionShape { n_tokens, heads, head_dim, .. } = shape;
         let linear = &self.linear;
         let intermediate_len = n_tokens * linear.fc1.out_features;
-        let EncoderScratch { x_mid, mlp, dx, d_sum, d_attn, dq, dk, dv, delta, d_mlp, d_fc1, d_h, .. } = scratch;
+        let EncoderScratch { x_mid, mlp, dx, d_sum, d_attn, dq, dk, dv, delta, d_mlp, d_fc1, lora, .. } = scratch;
 
         self.mlp_norm.backward(device, trained, d_sum, dx, &act.mlp_norm, n_tokens);
         device.gelu_forward(mlp, &act.fc1, intermediate_len);
-        linear.fc2.backward(device, trained, d_mlp, d_h, d_sum, mlp, &act.lora.fc2, n_tokens, false);
+        linear.fc2.backward(device, trained, d_mlp, lora, d_sum, mlp, &act.lora.fc2, n_tokens, false);
         device.gelu_backward(d_fc1, d_mlp, &act.fc1, intermediate_len);
         self.attn_norm.forward(device, trained, x_mid, &mut act.attn_norm, n_tokens);
-        linear.fc1.backward(device, trained, d_sum, d_h, d_fc1, x_mid, &act.lora.fc1, n_tokens, true);
+        linear.fc1.backward(device, trained, d_sum, lora, d_fc1, x_mid, &act.lora.fc1, n_tokens, true);
 
         self.attn_norm.backward(device, trained, dx, d_sum, &act.attn_norm, n_tokens);
-        linear.o.backward(device, trained, d_attn, d_h, dx, &act.attn, &act.lora.o, n_tokens, false);
+        linear.o.backward(device, trained, d_attn, lora, dx, &act.attn, &act.lora.o, n_tokens, false);
         device.attention_backward(
             dq,
             dk,
@@ -101,9 +101,9 @@ impl<D: Device> EncoderBlock<D> {
             device.rope_backward(dq, position, cos, sin, heads, head_dim, n_tokens);
             device.rope_backward(dk, position, cos, sin, heads, head_dim, n_tokens);
         }
-        linear.q.backward(device, trained, dx, d_h, dq, &act.x, &act.lora.q, n_tokens, true);
-        linear.k.backward(device, trained, dx, d_h, dk, &act.x, &act.lora.k, n_tokens, true);
-        linear.v.backward(device, trained, dx, d_h, dv, &act.x, &act.lora.v, n_tokens, true);
+        linear.q.backward(device, trained, dx, lora, dq, &act.x, &act.lora.q, n_tokens, true);
+        linear.k.backward(device, trained, dx, lora, dk, &act.x, &act.lora.k, n_tokens, true);
+        linear.v.backward(device, trained, dx, lora, dv, &act.x, &act.lora.v, n_tokens, true);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every buffer of an encoder, allocated once from its memory plan.
 
-use crate::buffers::Allocator;
+use crate::buffers::{Allocator, LoraScratch};
 use crate::device::{AttentionMask, Device};
 use crate::encoder_block::PerEncoderModule;
 use crate::encoder_plan::LORA_BUFFERS;
@@ -57,8 +57,8 @@ pub struct EncoderScratch<D: Device> {
     pub d_mlp: D::Act, // [n_tokens, intermediate]
     /// Gradient of the GELU's input.
     pub d_fc1: D::Act, // [n_tokens, intermediate]
-    /// Gradient of `x A^T`.
-    pub d_h: D::Act, // [n_tokens, rank]
+    /// Of the low-rank updates.
+    pub lora: LoraScratch<D>,
 }
 
 /// From token states to embeddings.
@@ -139,7 +139,7 @@ impl<D: Device> EncoderBuffers<D> {
                 delta: from.f32("scratch.delta"),
                 d_mlp: from.act("scratch.d_mlp"),
                 d_fc1: from.act("scratch.d_fc1"),
-                d_h: from.act("scratch.d_h"),
+                lora: LoraScratch::new(&mut from),
             },
             pool: PoolBuffers {
                 pooled: from.act("pool.pooled"),

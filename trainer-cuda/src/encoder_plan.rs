@@ -19,10 +19,11 @@ impl MemoryPlan {
         budget: TextBudget,
         adapted: PerEncoderModule<bool>,
         lora_rank: usize,
+        dropout: bool,
     ) -> Self {
         let TextBudget { n_tokens, n_segments, max_length } = budget;
         let (hidden, intermediate, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
-        let mut plan = MemoryPlan { buffers: Vec::new(), chunk_rows: 0 };
+        let mut plan = MemoryPlan { buffers: Vec::new(), chunk_rows: 0, activation_sets: Vec::new() };
         for name in ["token_ids", "token_type", "position", "segment_start", "segment_end"] {
             plan.add(Kind::Index, format!("batch.{name}"), &[n_tokens]);
         }
@@ -55,6 +56,12 @@ impl MemoryPlan {
         }
         let rank = if adapted.each().contains(&&true) { lora_rank } else { 0 };
         plan.add(Kind::Act, "scratch.d_h".into(), &[n_tokens, rank]);
+        if dropout {
+            let widest = if adapted.fc2 { intermediate } else { hidden };
+            for name in ["scratch.dropped", "scratch.d_dropped"] {
+                plan.add(Kind::Act, name.into(), &[n_tokens, widest]);
+            }
+        }
         plan.add(Kind::F32, "scratch.delta".into(), &[n_tokens, heads]);
         for name in ["pooled", "d_pooled"] {
             plan.add(Kind::Act, format!("pool.{name}"), &[n_segments, hidden]);
@@ -98,7 +105,8 @@ mod tests {
         };
         let all = PerEncoderModule { q: true, k: true, v: true, o: true, fc1: true, fc2: true };
         let bytes = |n_tokens, n_segments| {
-            MemoryPlan::of_encoder(&config, TextBudget { n_tokens, n_segments, max_length: 64 }, all, 8).total_bytes(4)
+            MemoryPlan::of_encoder(&config, TextBudget { n_tokens, n_segments, max_length: 64 }, all, 8, false)
+                .total_bytes(4)
         };
         // By hand: 5 indices; the embeddings' norm of 48 and two statistics; per layer x, q, k, v, attn and two norms of
         // 48, fc1 of 96, four statistics, four lse and six ranks; x_final; scratch: eight of 48, three of 96, one rank,

@@ -226,18 +226,13 @@ impl<'a> Model<'a> {
 
     fn decoder(config: &'a ModelConfig, decoder: &DecoderConfig, targets: Vec<&'static str>) -> Self {
         let (hidden, vocab) = (decoder.hidden_size, decoder.vocab_size);
-        let table = |name: &str| Matrix {
-            name: name.to_owned(),
-            rows: vocab,
-            cols: hidden,
-            of_block: false,
-            adapted: false,
-        };
+        let table =
+            |name: &str| Matrix { name: name.to_owned(), rows: vocab, cols: hidden, of_block: false, adapted: false };
         let mut matrices = vec![table("model.embed_tokens.weight")];
         matrices.extend((!decoder.tie_word_embeddings).then(|| table("lm_head.weight")));
         let mut n_vectors = hidden;
         for layer in 0..decoder.num_hidden_layers {
-            for path in MODULE_PATHS.each() {
+            for path in MODULE_PATHS.each().into_iter().copied() {
                 let (rows, cols) = decoder.module_shape(path);
                 let adapted = targets.contains(&last_part(path));
                 let name = format!("model.layers.{layer}.{path}.weight");
@@ -309,12 +304,13 @@ impl<'a> Model<'a> {
 
     fn plan(&self, config: &TrainConfig, size: BatchSize) -> MemoryPlan {
         let lora_rank = if config.use_lora { config.lora.rank } else { 0 };
+        let dropout = config.use_lora && config.lora.dropout > 0.0;
         match (self.config, size) {
             (ModelConfig::Decoder(decoder), BatchSize::Forest(budget)) => {
                 let options = PlanOptions {
                     adapted: MODULE_NAMES.map(|name| self.targets.contains(&name)),
                     lora_rank,
-                    dropout: config.use_lora && config.lora.dropout > 0.0,
+                    dropout,
                     recompute: config.recompute,
                 };
                 MemoryPlan::new(decoder, budget, options)
@@ -322,7 +318,7 @@ impl<'a> Model<'a> {
             (ModelConfig::Encoder(encoder), BatchSize::Texts(budget)) => {
                 let PerEncoderModule { q, k, v, o, fc1, fc2 } = encoder.names.in_block().linear;
                 let [q, k, v, o, fc1, fc2] = [q, k, v, o, fc1, fc2].map(|path| self.targets.contains(&last_part(path)));
-                MemoryPlan::of_encoder(encoder, budget, PerEncoderModule { q, k, v, o, fc1, fc2 }, lora_rank)
+                MemoryPlan::of_encoder(encoder, budget, PerEncoderModule { q, k, v, o, fc1, fc2 }, lora_rank, dropout)
             }
             _ => panic!("a batch of the other kind of model"),
         }
@@ -336,19 +332,19 @@ impl<'a> Model<'a> {
         let lora = sum(&|matrix| if matrix.adapted { matrix.lora_values(config) } else { 0 });
         let n_tokens = size.n_tokens() as f64;
         // Keys that a query sees: half of a causal sequence, all of a text.
-        let (head, keys) = match size {
+        let (head, keys, recomputes) = match size {
             BatchSize::Forest(budget) => {
                 let head = self.config.vocab_size() * self.matrices[0].cols * budget.n_rows;
-                (2.0 * head as f64, budget.max_position as f64 / 2.0)
+                (2.0 * head as f64, budget.max_position as f64 / 2.0, config.recompute)
             }
-            BatchSize::Texts(budget) => (0.0, budget.max_length as f64),
+            BatchSize::Texts(budget) => (0.0, budget.max_length as f64, false),
         };
         let products = 2.0 * blocks * n_tokens;
         // Two products forward; backward the scores again and four more.
         let attention = 2.0 * n_tokens * keys * (self.attention_width * self.n_blocks) as f64;
         let forward = products + 2.0 * attention;
         let weights = if config.use_lora { 0.0 } else { products + head };
-        let again = if config.recompute { forward } else { 0.0 };
+        let again = if recomputes { forward } else { 0.0 };
         forward + again + products + 5.0 * attention + 2.0 * head + weights + 6.0 * lora * n_tokens
     }
 }

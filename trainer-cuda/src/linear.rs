@@ -1,6 +1,7 @@
 //! A linear layer: a frozen or trained matrix, and maybe a low-rank update beside it.
 
-use crate::device::{Device, Trainable};
+use crate::buffers::{DroppedInput, LoraScratch};
+use crate::device::{Device, Dropout, Trainable};
 
 /// A matrix of the model: fixed, or one of the tensors being trained.
 pub enum Parameter<D: Device> {
@@ -42,9 +43,11 @@ pub struct Lora {
     pub scaling: f32,
     /// False while the model is scored as its base.
     pub enabled: bool,
+    /// Which of its inputs are dropped in this pass (PEFT's `lora_dropout`); `None` outside training.
+    pub dropout: Option<Dropout>,
 }
 
-/// `y = x W^T + bias + scaling * x A^T B^T`.
+/// `y = x W^T + bias + scaling * drop(x) A^T B^T`.
 pub struct Linear<D: Device> {
     /// `[out, in]`.
     pub weight: Parameter<D>,
@@ -59,21 +62,39 @@ pub struct Linear<D: Device> {
 }
 
 impl<D: Device> Linear<D> {
-    /// Writes `y`, and `h = x A^T` for the backward pass.
+    /// Writes `y`, and `h = drop(x) A^T` for the backward pass.
     pub fn forward(
         &self,
         device: &D,
         trained: &[Trainable<D>],
         y: &mut D::Act,         // [n_tokens, out]
         h: &mut Option<D::Act>, // [n_tokens, rank]
-        x: &D::Act,             // [n_tokens, in]
+        scratch: &mut LoraScratch<D>,
+        x: &D::Act, // [n_tokens, in]
         n_tokens: usize,
     ) {
         let bias = self.bias.as_ref().map(|bias| bias.weight(trained));
         device.linear_forward(y, x, self.weight.weight(trained), bias, n_tokens);
         if let (Some(lora), Some(h)) = (self.lora.filter(|lora| lora.enabled), h) {
             let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
+            let x = lora.drop(device, scratch, x, n_tokens * self.in_features);
             device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
+        }
+    }
+
+    /// Writes `h` alone, bit-equal to that of [`Linear::forward`]: for a backward pass whose `y` is known.
+    pub fn forward_h(
+        &self,
+        device: &D,
+        trained: &[Trainable<D>],
+        h: &mut Option<D::Act>, // [n_tokens, rank]
+        scratch: &mut LoraScratch<D>,
+        x: &D::Act, // [n_tokens, in]
+        n_tokens: usize,
+    ) {
+        if let (Some(lora), Some(h)) = (self.lora, h) {
+            let x = lora.drop(device, scratch, x, n_tokens * self.in_features);
+            device.lora_down(h, x, &trained[lora.a].weight, n_tokens);
         }
     }
 
@@ -82,8 +103,8 @@ impl<D: Device> Linear<D> {
         &self,
         device: &D,
         trained: &mut [Trainable<D>],
-        dx: &mut D::Act,    // [n_tokens, in]
-        d_h: &mut D::Act,   // [n_tokens, rank], scratch
+        dx: &mut D::Act, // [n_tokens, in]
+        scratch: &mut LoraScratch<D>,
         dy: &D::Act,        // [n_tokens, out]
         x: &D::Act,         // [n_tokens, in]
         h: &Option<D::Act>, // [n_tokens, rank]
@@ -100,19 +121,36 @@ impl<D: Device> Linear<D> {
         }
         if let (Some(lora), Some(h)) = (self.lora, h) {
             let [a, b] = trained.get_disjoint_mut([lora.a, lora.b]).expect("A and B are two tensors of the model");
-            device.lora_backward(
-                dx,
-                &mut a.grad,
-                &mut b.grad,
-                d_h,
-                dy,
-                x,
-                h,
-                &a.weight,
-                &b.weight,
-                lora.scaling,
-                n_tokens,
-            );
+            let LoraScratch { d_h, dropped } = scratch;
+            let (a_grad, b_grad, a, b, scaling) = (&mut a.grad, &mut b.grad, &a.weight, &b.weight, lora.scaling);
+            if let (Some(dropout), Some(dropped)) = (lora.dropout, dropped) {
+                let (DroppedInput { x: kept, dx: d_kept }, len) = (dropped, n_tokens * self.in_features);
+                device.dropout_forward(kept, x, dropout, len);
+                device.zero_act(d_kept, len);
+                device.lora_backward(d_kept, a_grad, b_grad, d_h, dy, kept, h, a, b, scaling, n_tokens);
+                device.dropout_backward(dx, d_kept, dropout, len);
+            } else {
+                device.lora_backward(dx, a_grad, b_grad, d_h, dy, x, h, a, b, scaling, n_tokens);
+            }
+        }
+    }
+}
+
+impl Lora {
+    /// The update's input: `x`, or what dropout leaves of it.
+    fn drop<'a, D: Device>(
+        &self,
+        device: &D,
+        scratch: &'a mut LoraScratch<D>,
+        x: &'a D::Act, // [len]
+        len: usize,
+    ) -> &'a D::Act {
+        match (self.dropout, &mut scratch.dropped) {
+            (Some(dropout), Some(dropped)) => {
+                device.dropout_forward(&mut dropped.x, x, dropout, len);
+                &dropped.x
+            }
+            _ => x,
         }
     }
 }
@@ -151,6 +189,12 @@ pub const MODULE_PATHS: PerModule<&str> = PerModule {
 pub const MODULE_NAMES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 impl<T> PerModule<T> {
+    /// Each value in order.
+    pub fn each(&self) -> [&T; 7] {
+        let Self { q, k, v, o, gate, up, down } = self;
+        [q, k, v, o, gate, up, down]
+    }
+
     /// Each value in order.
     pub fn each_mut(&mut self) -> [&mut T; 7] {
         let Self { q, k, v, o, gate, up, down } = self;

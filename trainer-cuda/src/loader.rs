@@ -2,6 +2,7 @@
 
 use crate::config::{LoraConfig, Precision, TrainConfig};
 use crate::device::{Device, Trainable};
+use crate::dropout::LoraDropout;
 use crate::formats::BaseModel;
 use crate::linear::{Linear, Lora, Parameter};
 use crate::{Result, TrainerError};
@@ -90,6 +91,14 @@ impl<'a, D: Device> Loader<'a, D> {
         }
     }
 
+    /// What the updates drop of their inputs in training.
+    pub fn lora_dropout(&self) -> LoraDropout {
+        match self.training {
+            Training::Lora { config, seed, .. } => LoraDropout::new(config.dropout, seed),
+            Training::Full => LoraDropout::new(0.0, 0),
+        }
+    }
+
     /// The tensors being trained, in the order they were loaded.
     pub fn into_trained(self) -> Vec<Trainable<D>> {
         self.trained
@@ -159,6 +168,6 @@ impl<'a, D: Device> Loader<'a, D> {
         let a = self.train(format!("{path}.lora_A.weight"), a, config.rank, in_features);
         let b = vec![0.0; out_features * config.rank];
         let b = self.train(format!("{path}.lora_B.weight"), b, out_features, config.rank);
-        Some(Lora { a, b, scaling: config.scaling(), enabled: true })
+        Some(Lora { a, b, scaling: config.scaling(), enabled: true, dropout: None })
     }
 }

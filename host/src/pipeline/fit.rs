@@ -32,9 +32,10 @@ pub(super) fn check<R: Recipe>(
     if needed <= limit.bytes() {
         return Ok(());
     }
-    let mut remedy = "no batch of this model fits: use a smaller model, a shorter `--max-length`, or a machine with more \
+    let mut remedy =
+        "no batch of this model fits: use a smaller model, a shorter `--max-length`, or a machine with more \
                       memory"
-        .to_owned();
+            .to_owned();
     for (flags, smaller) in smaller_runs(config) {
         let needed = estimate(&smaller)?.cpu_bytes();
         if needed <= limit.bytes() {
@@ -52,8 +53,7 @@ fn smaller_runs(config: &TrainConfig) -> impl Iterator<Item = (String, TrainConf
         let divisors = (1..=batch_size).rev().filter(move |divisor| batch_size.is_multiple_of(*divisor));
         divisors.map(move |divisor| {
             let steps = config.gradient_accumulation_steps * (batch_size / divisor);
-            let smaller =
-                TrainConfig { batch_size: divisor, gradient_accumulation_steps: steps, ..config.clone() };
+            let smaller = TrainConfig { batch_size: divisor, gradient_accumulation_steps: steps, ..config.clone() };
             let batch = match divisor == batch_size {
                 true => String::new(),
                 false => format!("--batch-size {divisor} --gradient-accumulation-steps {steps}"),

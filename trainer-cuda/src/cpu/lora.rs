@@ -16,13 +16,18 @@ pub(super) fn forward(
     n_tokens: usize,
 ) {
     assert_eq!(a.rows, b.cols, "rank of a and b");
-    let (rank, out, inp) = (a.rows, b.rows, a.cols);
+    let (rank, out) = (a.rows, b.rows);
+    down(cpu, h, x, a, n_tokens);
+    let product = Product { alpha: scaling, accumulate: true, ..Product::new(n_tokens, out, rank) };
+    gemm(cpu, y, Operand::k_contiguous(h, rank), Factor::rows_of(b), product);
+}
+
+pub(super) fn down(cpu: &Cpu, h: &mut [f32], x: &[f32], a: &Matrix, n_tokens: usize) {
+    let (rank, inp) = (a.rows, a.cols);
     match rank < FEW {
         true => gemm_dot::product(cpu, h, x, a.values(), [n_tokens, rank, inp], inp, 1.0),
         false => linear::forward(cpu, h, x, a, n_tokens),
     }
-    let product = Product { alpha: scaling, accumulate: true, ..Product::new(n_tokens, out, rank) };
-    gemm(cpu, y, Operand::k_contiguous(h, rank), Factor::rows_of(b), product);
 }
 
 pub(super) fn backward(

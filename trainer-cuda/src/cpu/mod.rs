@@ -370,6 +370,10 @@ impl Device for Cpu {
         lora::forward(self, y, h, x, a, b, scaling, n_tokens);
     }
 
+    fn lora_down(&self, h: &mut Vec<f32>, x: &Vec<f32>, a: &Matrix, n_tokens: usize) {
+        lora::down(self, h, x, a, n_tokens);
+    }
+
     fn lora_backward(
         &self,
         dx: &mut Vec<f32>,

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
-use super::{Opened, Source, StoredTensor, check_heads, corrupt, gguf_tokenizer, map_sha256, missing, unsupported};
+use super::{
+    Opened, Source, StoredTensor, check_heads, corrupt, gguf_tokenizer, map_sha256, missing, shortest, unsupported,
+};
 use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
@@ -308,11 +310,6 @@ fn half_split(tensor: &StoredTensor<'_>, head_dim: usize) -> StoredTensor<'stati
         let (head, at) = (row / head_dim, row % head_dim);
         head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2)
     })
-}
-
-/// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
-fn shortest(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(value.into())
 }
 
 #[cfg(test)]

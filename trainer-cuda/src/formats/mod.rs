@@ -225,3 +225,8 @@ fn map_sha256(map: &Mmap) -> String {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(value.into())
+}

@@ -1,7 +1,7 @@
 //! Adapters as Hugging Face PEFT writes and reads them, and whole models as transformers does.
 
 use crate::config::{LoraConfig, ModelConfig};
-use crate::formats::{BaseModel, sentence_files};
+use crate::formats::{BaseModel, sentence_files, shortest};
 use crate::linear::MODULE_NAMES;
 use crate::{Result, TrainerError};
 use half::{bf16, f16};
@@ -44,7 +44,7 @@ pub fn write_adapter(folder: &Path, base: &BaseModel, lora: &LoraConfig, tensors
         "inference_mode": true,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": shortest(lora.dropout),
         "target_modules": lora.target_modules.select(modules)?,
         "use_rslora": lora.use_rslora,
         "use_dora": false,

@@ -168,6 +168,7 @@ impl<D: Device> Method for Dpo<D> {
     }
 
     fn accumulate(&mut self, micro_batches: &[Vec<&PairExample>], step: usize) -> Result<StepLoss> {
+        self.decoder.begin_step(step);
         let n_pairs: usize = micro_batches.iter().map(Vec::len).sum();
         let mut total = Preferences::default();
         let (mut n_tokens, mut n_tokens_flat, mut n_labels) = (0, 0, 0);

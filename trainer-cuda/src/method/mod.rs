@@ -215,7 +215,7 @@ fn load_decoder<D: Device>(
     budget: Budget,
 ) -> Result<crate::decoder::Decoder<D>> {
     config.validate()?;
-    crate::decoder::Decoder::load(device, base, crate::loader::Training::of(config), budget)
+    crate::decoder::Decoder::load(device, base, crate::loader::Training::of(config), budget, config.recompute)
 }
 
 fn digest_sequence(example: &TokenExample, hash: &mut Sha256) {

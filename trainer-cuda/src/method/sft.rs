@@ -91,6 +91,7 @@ impl<D: Device> Method for Sft<D> {
     }
 
     fn accumulate(&mut self, micro_batches: &[Vec<&TokenExample>], step: usize) -> Result<StepLoss> {
+        self.decoder.begin_step(step);
         let parts = micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), |example| vec![example]));
         let forests: Vec<Forest> = parts.map(|examples| Forest::new(&examples)).collect();
         let loss = self.accumulate_forests(&forests);

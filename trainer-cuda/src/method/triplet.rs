@@ -63,7 +63,7 @@ impl<D: Device> Triplets<D> {
         let of_steps =
             (0..config.epochs.min(EPOCHS_SEEN)).flat_map(|epoch| crate::trainer::micro_batches(config, train, epoch));
         let alone = train.iter().chain(held_out).map(|example| vec![example]);
-        of_steps.chain(alone).map(|examples| batch(&examples).budget()).fold(TextBudget::default(), TextBudget::max)
+        of_steps.chain(alone).map(|examples| batch_of(&examples).budget()).fold(TextBudget::default(), TextBudget::max)
     }
 
     /// The model.
@@ -74,36 +74,6 @@ impl<D: Device> Triplets<D> {
     /// The model, to overwrite its adapter or to embed texts.
     pub fn encoder_mut(&mut self) -> &mut Encoder<D> {
         &mut self.encoder
-    }
-
-    /// Distances of each triplet of `group`; where `weight` is the share of a triplet in the mean loss, also adds the
-    /// gradient.
-    fn run(&mut self, group: &[&TripletExample], weight: Option<f64>, total: &mut Distances) -> TextBatch {
-        let TripletConfig { distance, margin } = self.config;
-        let batch = batch(group);
-        let embeddings = self.encoder.forward(&batch);
-        let hidden = self.encoder.config().hidden_size;
-        let mut d_embeddings = vec![0.0; embeddings.len()];
-        for texts in batch.segment_of.chunks_exact(3) {
-            let [a, p, n] = [texts[0], texts[1], texts[2]];
-            let row = |segment: usize| &embeddings[segment * hidden..][..hidden];
-            let to_positive = distance.between(row(a), row(p));
-            let to_negative = distance.between(row(a), row(n));
-            let loss = total.add(to_positive, to_negative, f64::from(margin));
-            let Some(weight) = weight.filter(|_| loss > 0.0) else { continue };
-            for (other, sign) in [(p, weight), (n, -weight)] {
-                // Anchor and other may be one text: its embedding is one point, and the distance's gradient is 0.
-                if other != a {
-                    let (d_a, d_other) = two_rows(&mut d_embeddings, a, other, hidden);
-                    distance.add_gradient(sign, row(a), row(other), d_a, d_other);
-                }
-            }
-        }
-        if weight.is_some() {
-            let d_embeddings: Vec<f32> = d_embeddings.into_iter().map(|d: f64| d as f32).collect();
-            self.encoder.backward(&batch, &d_embeddings);
-        }
-        batch
     }
 }
 
@@ -124,12 +94,16 @@ impl<D: Device> Method for Triplets<D> {
         self.encoder.optimizer_parts()
     }
 
-    fn accumulate(&mut self, micro_batches: &[Vec<&TripletExample>], _step: usize) -> Result<StepLoss> {
+    fn accumulate(&mut self, micro_batches: &[Vec<&TripletExample>], step: usize) -> Result<StepLoss> {
+        self.encoder.begin_step(step);
         let n_triplets: usize = micro_batches.iter().map(Vec::len).sum();
         let (mut total, budget) = (Distances::default(), self.encoder.budget());
         let (mut n_tokens, mut n_tokens_flat) = (0, 0);
         for group in micro_batches.iter().flat_map(|batch| groups(budget, batch)) {
-            let batch = self.run(group, Some(1.0 / n_triplets as f64), &mut total);
+            let (batch, config) = (batch_of(group), self.config);
+            let weight = Some(1.0 / n_triplets as f64);
+            self.encoder
+                .forward_then_backward(&batch, |embeddings| score(config, &batch, embeddings, weight, &mut total));
             n_tokens += batch.n_tokens();
             n_tokens_flat += batch.n_tokens_flat;
         }
@@ -142,7 +116,9 @@ impl<D: Device> Method for Triplets<D> {
         let examples: Vec<&TripletExample> = examples.iter().collect();
         let mut n_labels = 0;
         for group in groups(self.encoder.budget(), &examples) {
-            n_labels += self.run(group, None, &mut total).n_tokens_flat;
+            let batch = batch_of(group);
+            score(self.config, &batch, &self.encoder.forward(&batch), None, &mut total);
+            n_labels += batch.n_tokens_flat;
         }
         let (loss, metrics) = total.mean();
         Evaluation { loss, n_examples: examples.len(), n_labels, metrics }
@@ -195,8 +171,38 @@ impl Distances {
     }
 }
 
+/// Distances of each triplet, and where `weight` is the share of a triplet in the mean loss, the loss's derivative by
+/// the embeddings.
+fn score(
+    config: TripletConfig,
+    batch: &TextBatch,
+    embeddings: &[f32], // [n_segments, hidden]
+    weight: Option<f64>,
+    total: &mut Distances,
+) -> Vec<f32> {
+    let TripletConfig { distance, margin } = config;
+    let hidden = embeddings.len() / batch.n_segments();
+    let mut d_embeddings = vec![0.0; embeddings.len()];
+    for texts in batch.segment_of.chunks_exact(3) {
+        let [a, p, n] = [texts[0], texts[1], texts[2]];
+        let row = |segment: usize| &embeddings[segment * hidden..][..hidden];
+        let to_positive = distance.between(row(a), row(p));
+        let to_negative = distance.between(row(a), row(n));
+        let loss = total.add(to_positive, to_negative, f64::from(margin));
+        let Some(weight) = weight.filter(|_| loss > 0.0) else { continue };
+        for (other, sign) in [(p, weight), (n, -weight)] {
+            // Anchor and other may be one text: its embedding is one point, and the distance's gradient is 0.
+            if other != a {
+                let (d_a, d_other) = two_rows(&mut d_embeddings, a, other, hidden);
+                distance.add_gradient(sign, row(a), row(other), d_a, d_other);
+            }
+        }
+    }
+    d_embeddings.into_iter().map(|d: f64| d as f32).collect()
+}
+
 /// Texts `3 i`, `3 i + 1` and `3 i + 2` are those of triplet `i`.
-fn batch(group: &[&TripletExample]) -> TextBatch {
+fn batch_of(group: &[&TripletExample]) -> TextBatch {
     TextBatch::new(&group.iter().flat_map(|example| example.texts()).collect::<Vec<_>>())
 }
 
@@ -205,7 +211,7 @@ fn groups<'s, 'a>(budget: TextBudget, examples: &'s [&'a TripletExample]) -> Vec
     let mut groups = Vec::new();
     let mut rest = examples;
     while !rest.is_empty() {
-        let fits = (1..=rest.len()).take_while(|&n| budget.holds(batch(&rest[..n]).budget())).last();
+        let fits = (1..=rest.len()).take_while(|&n| budget.holds(batch_of(&rest[..n]).budget())).last();
         let (group, tail) = rest.split_at(fits.unwrap_or(1));
         groups.push(group);
         rest = tail;
