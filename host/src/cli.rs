@@ -60,8 +60,9 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   tunesmith finetune --agent-type routing --base-model models/SmolLM2-135M --epochs 5
-  tunesmith finetune --config tenants/acme.toml --method sft --json")]
-    Finetune(RunArgs),
+  tunesmith finetune --config tenants/acme.toml --method sft --json
+  tunesmith finetune --config tenants/acme.toml --resume")]
+    Finetune(FinetuneArgs),
     /// Write the training records that a run would use, one JSON object a line, with their lineage
     #[command(after_help = "\
 Examples:
@@ -74,6 +75,12 @@ Examples:
     /// Fill the telemetry store from exports (JSON lines or OTLP-JSON); repeating it changes nothing
     #[command(after_help = "Example:\n  tunesmith import traces.jsonl annotations.jsonl --project acme-prod")]
     Import(ImportArgs),
+    /// Say what a training would take: memory by group, the largest batch that fits, and time
+    #[command(after_help = "\
+Examples:
+  tunesmith plan --base-model models/SmolLM2-135M --method dpo
+  tunesmith plan --base-model models/SmolLM2-135M --batch-size 16 --max-length 512 --memory 8GiB --json")]
+    Plan(PlanArgs),
     /// Look at plugins
     #[command(subcommand)]
     Plugins(PluginsCommand),
@@ -91,6 +98,28 @@ pub struct RunArgs {
     /// Settings, over those of the file.
     #[command(flatten)]
     pub options: Options,
+}
+
+/// Arguments of `finetune`.
+#[derive(Debug, Args)]
+pub struct FinetuneArgs {
+    /// Configuration and settings.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Go on with the newest run of the same method and agent that was stopped, from its last checkpoint
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Configuration and settings.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Find the largest batch for this much memory: `8GiB` [default: the memory limit, else what is available]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
 }
 
 /// Arguments of `extract`.
@@ -154,7 +183,9 @@ mod tests {
         let command = Cli::command();
         let finetune = command.find_subcommand("finetune").unwrap();
         let mut settings = 0;
-        for arg in finetune.get_arguments().filter(|arg| !["help", "json", "verbose"].contains(&arg.get_id().as_str()))
+        for arg in finetune
+            .get_arguments()
+            .filter(|arg| !["help", "json", "verbose", "resume"].contains(&arg.get_id().as_str()))
         {
             let long = arg.get_long().unwrap();
             let variable = format!("TUNESMITH_{}", long.to_uppercase().replace('-', "_"));

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod config;
 pub mod dataset;
 pub mod error;
+pub mod memory;
 pub mod pipeline;
 pub mod plugins;
 pub mod progress;

@@ -131,15 +131,12 @@ fn processor() -> Finding {
 }
 
 fn memory() -> Finding {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib =
-        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    match kib {
+    match crate::memory::available() {
         None => note("memory", "unknown", "`/proc/meminfo` cannot be read"),
-        Some(kib) if kib < 1 << 20 => {
-            note("memory", format!("{} MiB free", kib >> 10), "free some: a small model wants 1 GiB")
+        Some(bytes) if bytes < 1 << 30 => {
+            note("memory", format!("{} MiB free", bytes >> 20), "free some: a small model wants 1 GiB")
         }
-        Some(kib) => ok("memory", format!("{} MiB free", kib >> 10)),
+        Some(bytes) => ok("memory", format!("{} MiB free", bytes >> 20)),
     }
 }
 

@@ -6,6 +6,7 @@ mod extract;
 mod finetune;
 mod import;
 mod interrupt;
+mod plan;
 mod plugins;
 
 use std::ffi::OsString;
@@ -72,9 +73,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command, progress: &Progress) -> Result<Answer, HostError> {
     match command {
-        Command::Finetune(args) => finetune::run(&run_config(args)?, progress),
+        Command::Finetune(args) => finetune::run(&run_config(args.run)?, args.resume, progress),
         Command::Extract(args) => extract::run(&run_config(args.run)?, args.output.as_deref(), args.kind, progress),
         Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
+        Command::Plan(args) => plan::run(&args),
         Command::Import(args) => import::run(args, progress),
         Command::Plugins(PluginsCommand::List) => plugins::list(),
         Command::Doctor(args) => doctor::run(args),

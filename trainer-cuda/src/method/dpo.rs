@@ -79,7 +79,7 @@ impl<D: Device> Dpo<D> {
         config.validate_for(train.len())?;
         let sequences = train.iter().chain(held_out).flat_map(PairExample::sequences);
         check_sequences(&base.config, sequences.map(|example| example.input_ids.as_slice()))?;
-        let budget = budget_of(config, train, held_out, PairExample::sequences);
+        let budget = Self::budget(config, train, held_out);
         let decoder = load_decoder(device, base, config, budget)?;
         let mut dpo = Self { decoder, budget, beta: config.dpo.beta, reference: HashMap::new(), checked: false };
 
@@ -100,6 +100,11 @@ impl<D: Device> Dpo<D> {
         };
         dpo.reference = pairs.iter().map(|pair| pair_digest(pair)).zip(scored).collect();
         Ok(dpo)
+    }
+
+    /// What the buffers of a run must hold.
+    pub fn budget(config: &TrainConfig, train: &[PairExample], held_out: &[PairExample]) -> Budget {
+        budget_of(config, train, held_out, PairExample::sequences)
     }
 
     /// The model.

@@ -33,8 +33,12 @@ impl<D: Device> Sft<D> {
         config.validate_for(train.len())?;
 
         check_sequences(&base.config, train.iter().chain(held_out).map(|example| example.input_ids.as_slice()))?;
-        let budget = budget_of(config, train, held_out, |example| vec![example]);
-        Self::with_budget(device, base, config, budget)
+        Self::with_budget(device, base, config, Self::budget(config, train, held_out))
+    }
+
+    /// What the buffers of a run must hold.
+    pub fn budget(config: &TrainConfig, train: &[TokenExample], held_out: &[TokenExample]) -> Budget {
+        budget_of(config, train, held_out, |example| vec![example])
     }
 
     /// Loads `base`, with buffers for batches up to `budget`.

@@ -53,8 +53,18 @@ impl<D: Device> Triplets<D> {
         config.validate_for(train.len())?;
         base.encoder()?; // before its vocabulary is looked at
         check_sequences(&base.config, train.iter().chain(held_out).flat_map(TripletExample::texts))?;
-        let encoder = Encoder::load(device, base, Training::of(config), budget_of(config, train, held_out))?;
+        let encoder = Encoder::load(device, base, Training::of(config), Self::budget(config, train, held_out))?;
         Ok(Self { encoder, config: config.triplet })
+    }
+
+    /// What the buffers of a run must hold: the largest batch of its first epochs. A later one that exceeds it is cut,
+    /// which changes no result.
+    pub fn budget(config: &TrainConfig, train: &[TripletExample], held_out: &[TripletExample]) -> TextBudget {
+        const EPOCHS_SEEN: usize = 4;
+        let of_steps =
+            (0..config.epochs.min(EPOCHS_SEEN)).flat_map(|epoch| crate::trainer::micro_batches(config, train, epoch));
+        let alone = train.iter().chain(held_out).map(|example| vec![example]);
+        of_steps.chain(alone).map(|examples| batch_of(&examples).budget()).fold(TextBudget::default(), TextBudget::max)
     }
 
     /// The model.
@@ -208,16 +218,6 @@ fn groups<'s, 'a>(budget: TextBudget, examples: &'s [&'a TripletExample]) -> Vec
         rest = tail;
     }
     groups
-}
-
-/// The largest of the batches that a run makes in its first epochs: a later one that exceeds them is cut, which changes
-/// no result.
-fn budget_of(config: &TrainConfig, train: &[TripletExample], held_out: &[TripletExample]) -> TextBudget {
-    const EPOCHS_SEEN: usize = 4;
-    let of_steps =
-        (0..config.epochs.min(EPOCHS_SEEN)).flat_map(|epoch| crate::trainer::micro_batches(config, train, epoch));
-    let alone = train.iter().chain(held_out).map(|example| vec![example]);
-    of_steps.chain(alone).map(|examples| batch_of(&examples).budget()).fold(TextBudget::default(), TextBudget::max)
 }
 
 /// Rows `i` and `j` of a matrix; they are two rows.
