@@ -12,15 +12,20 @@ use crate::loader::{Loader, Module, Training};
 use crate::plan::MemoryPlan;
 use crate::{Result, adapter, rope};
 
+/// The parameters of a decoder.
+pub(crate) struct Parameters<D: Device> {
+    pub(crate) embedding: Parameter<D>, // [vocab, hidden]
+    pub(crate) blocks: Vec<Block<D>>,
+    pub(crate) final_norm: Parameter<D>, // [1, hidden]
+    /// `None` where the embedding table is the output projection.
+    lm_head: Option<Parameter<D>>, // [vocab, hidden]
+}
+
 /// The model on a device, with its buffers.
 pub struct Decoder<D: Device> {
     device: D,
     config: DecoderConfig,
-    embedding: Parameter<D>, // [vocab, hidden]
-    blocks: Vec<Block<D>>,
-    final_norm: Parameter<D>, // [1, hidden]
-    /// `None` where the embedding table is the output projection.
-    lm_head: Option<Parameter<D>>, // [vocab, hidden]
+    parameters: Parameters<D>,
     trained: Vec<Trainable<D>>,
     buffers: Buffers<D>,
     budget: Budget,
@@ -42,17 +47,9 @@ impl<D: Device> Decoder<D> {
         device.write_f32(&mut buffers.batch.rope_cos, &cos);
         device.write_f32(&mut buffers.batch.rope_sin, &sin);
 
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let embedding = loader.parameter("model.embed_tokens.weight", vocab, hidden)?;
-        let blocks =
-            (0..config.num_hidden_layers).map(|layer| block(&mut loader, &config, layer)).collect::<Result<_>>()?;
-        let final_norm = loader.parameter("model.norm.weight", 1, hidden)?;
-        let lm_head = match config.tie_word_embeddings {
-            true => None,
-            false => Some(loader.parameter("lm_head.weight", vocab, hidden)?),
-        };
+        let parameters = Parameters::load(&mut loader, &config)?;
         let trained = loader.into_trained();
-        Ok(Self { device, config, embedding, blocks, final_norm, lm_head, trained, buffers, budget })
+        Ok(Self { device, config, parameters, trained, buffers, budget })
     }
 
     /// The model's constants.
@@ -128,10 +125,10 @@ impl<D: Device> Decoder<D> {
     fn forward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
         let Buffers { layers, x_final, scratch, batch, .. } = &mut self.buffers;
-        let table = self.embedding.weight(&self.trained);
+        let table = self.parameters.embedding.weight(&self.trained);
         let x_first = layers.first_mut().map_or(&mut *x_final, |layer| &mut layer.x);
         self.device.embedding_forward(x_first, &batch.token_ids, table, shape.n_tokens);
-        for (index, block) in self.blocks.iter().enumerate() {
+        for (index, block) in self.parameters.blocks.iter().enumerate() {
             let (before, after) = layers.split_at_mut(index + 1);
             let x_out = after.first_mut().map_or(&mut *x_final, |next| &mut next.x);
             block.forward(&self.device, &self.trained, &mut before[index], x_out, scratch, batch, shape);
@@ -144,10 +141,10 @@ impl<D: Device> Decoder<D> {
         let (device, trained, eps) = (&self.device, &mut self.trained, self.config.rms_norm_eps);
         let Buffers { x_final, scratch, head, batch, .. } = &mut self.buffers;
         device.gather_rows(&mut head.x, x_final, &batch.rows, hidden, n_rows);
-        let norm = self.final_norm.weight(trained);
+        let norm = self.parameters.final_norm.weight(trained);
         device.rms_norm_forward(&mut head.normed, &mut head.rstd, &head.x, norm, eps, n_rows);
 
-        let projection = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        let projection = self.parameters.head();
         projection.with_grad(trained, |weight, d_head| {
             let grad =
                 backward.then_some(CrossEntropyGrad { d_logprob: &batch.d_logprob, d_x: &mut head.d_normed, d_head });
@@ -168,7 +165,7 @@ impl<D: Device> Decoder<D> {
             return;
         }
         device.zero_act(&mut head.dx, n_rows * hidden);
-        self.final_norm.with_grad(trained, |weight, d_weight| {
+        self.parameters.final_norm.with_grad(trained, |weight, d_weight| {
             device.rms_norm_backward(&mut head.dx, d_weight, &head.d_normed, &head.x, &head.rstd, weight, n_rows);
         });
         device.scatter_rows(&mut scratch.dx, &head.dx, &batch.rows, hidden, n_rows, n_tokens);
@@ -177,10 +174,10 @@ impl<D: Device> Decoder<D> {
     fn backward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
         let Buffers { layers, scratch, batch, .. } = &mut self.buffers;
-        for (block, act) in self.blocks.iter().zip(layers.iter_mut()).rev() {
+        for (block, act) in self.parameters.blocks.iter().zip(layers.iter_mut()).rev() {
             block.backward(&self.device, &mut self.trained, act, scratch, batch, shape);
         }
-        if let Parameter::Trained(index) = self.embedding {
+        if let Parameter::Trained(index) = self.parameters.embedding {
             let (d_table, hidden) = (&mut self.trained[index].grad, self.config.hidden_size);
             self.device.embedding_backward(d_table, &scratch.dx, &batch.token_ids, hidden, shape.n_tokens);
         }
@@ -201,6 +198,26 @@ pub struct Scores {
     pub logprob: Vec<f32>, // [n_edges]
     /// Likeliest token.
     pub argmax: Vec<u32>, // [n_rows]
+}
+
+impl<D: Device> Parameters<D> {
+    /// Reads them in the order in which their gradients are kept.
+    pub(crate) fn load(loader: &mut Loader<'_, D>, config: &DecoderConfig) -> Result<Self> {
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let embedding = loader.parameter("model.embed_tokens.weight", vocab, hidden)?;
+        let blocks = (0..config.num_hidden_layers).map(|layer| block(loader, config, layer)).collect::<Result<_>>()?;
+        let final_norm = loader.parameter("model.norm.weight", 1, hidden)?;
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(loader.parameter("lm_head.weight", vocab, hidden)?),
+        };
+        Ok(Self { embedding, blocks, final_norm, lm_head })
+    }
+
+    /// The projection onto the vocabulary.
+    pub(crate) fn head(&self) -> &Parameter<D> {
+        self.lm_head.as_ref().unwrap_or(&self.embedding)
+    }
 }
 
 fn block<D: Device>(loader: &mut Loader<'_, D>, config: &DecoderConfig, layer: usize) -> Result<Block<D>> {

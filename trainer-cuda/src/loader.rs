@@ -20,6 +20,8 @@ pub enum Training<'a> {
     },
     /// Every parameter.
     Full,
+    /// Nothing: the model is only run.
+    Nothing,
 }
 
 /// Reads a base model into parameters, frozen or trained.
@@ -60,7 +62,7 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<Self> {
         let targets = match training {
             Training::Lora { config, .. } => config.target_modules.select(module_names)?,
-            Training::Full => Vec::new(),
+            Training::Full | Training::Nothing => Vec::new(),
         };
         Ok(Self { device, base, training, targets, trained: Vec::new() })
     }
@@ -74,7 +76,7 @@ impl<'a, D: Device> Loader<'a, D> {
     pub fn lora_rank(&self) -> usize {
         match self.training {
             Training::Lora { config, .. } => config.rank,
-            Training::Full => 0,
+            Training::Full | Training::Nothing => 0,
         }
     }
 
@@ -97,7 +99,7 @@ impl<'a, D: Device> Loader<'a, D> {
             });
         }
         Ok(match self.training {
-            Training::Lora { .. } => Parameter::Frozen(self.device.upload_weight(data, rows, cols)),
+            Training::Lora { .. } | Training::Nothing => Parameter::Frozen(self.device.upload_weight(data, rows, cols)),
             Training::Full => Parameter::Trained(self.train(name.into(), data, rows, cols)),
         })
     }

@@ -3,11 +3,14 @@
 use std::f64::consts::PI;
 use std::path::Path;
 
+use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
-use super::{HostTensor, Opened, Source, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported};
+use super::{
+    HostTensor, Opened, Source, TensorInfo, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported,
+};
 use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
@@ -109,6 +112,14 @@ impl Source for LlamaGguf {
         })
     }
 
+    fn tensors(&self) -> Vec<TensorInfo> {
+        let info = |name: &str| {
+            let shape = self.gguf.shape(name)?.to_vec();
+            Some(TensorInfo { name: hf_name(name)?, shape, dtype: Dtype::F32 })
+        };
+        self.gguf.tensor_names().filter_map(info).collect()
+    }
+
     fn write_tokenizer_files(&self, tokenizer: &TextTokenizer, dir: &Path) -> Result<()> {
         tokenizer.write_files(dir, self.config.max_position_embeddings)
     }
@@ -146,6 +157,16 @@ fn gguf_name(hf_name: &str) -> Option<String> {
     let (layer, inner) = hf_name.strip_prefix("model.layers.")?.split_once('.')?;
     let (_, name) = INNER.iter().find(|(hf, _)| *hf == inner)?;
     Some(format!("blk.{layer}.{name}"))
+}
+
+/// The inverse of [`gguf_name`].
+fn hf_name(gguf_name: &str) -> Option<String> {
+    if let Some((hf, _)) = OUTER.iter().find(|(_, gguf)| *gguf == gguf_name) {
+        return Some((*hf).to_owned());
+    }
+    let (layer, inner) = gguf_name.strip_prefix("blk.")?.split_once('.')?;
+    let (hf, _) = INNER.iter().find(|(_, gguf)| *gguf == inner)?;
+    Some(format!("model.layers.{layer}.{hf}"))
 }
 
 fn config(gguf: &Gguf, tokenizer: &TextTokenizer) -> Result<DecoderConfig> {

@@ -10,14 +10,16 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde_json::Value;
 
-use super::tokenizer::TextTokenizer;
+use super::tokenizer::{TextTokenizer, optional_json};
 use super::{
-    HostTensor, Opened, Source, corrupt, hf_config, io, map_file, missing, read_file, sha256_hex, unsupported,
+    HostTensor, Opened, Source, TensorInfo, corrupt, hf_config, io, map_file, missing, read_file, sha256_hex,
+    unsupported,
 };
 use crate::config::ModelConfig;
 use crate::error::Result;
 
 const WEIGHTS: &str = "model.safetensors";
+const GENERATION_CONFIG: &str = "generation_config.json";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// What makes up a tokenizer; the first is required.
@@ -31,11 +33,12 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
         serde_json::from_slice(&config_bytes).map_err(|err| corrupt(&path, format!("not JSON: {err}")))?;
     let config = hf_config::parse(&config_json, &path)?;
     let tokenizer = TextTokenizer::from_folder(dir)?;
+    let generation_config = optional_json(&dir.join(GENERATION_CONFIG))?;
     let shards = shard_names(dir)?.iter().map(|name| Shard::open(dir, name)).collect::<Result<Vec<_>>>()?;
     Ok((
         ModelConfig::Decoder(config),
         tokenizer,
-        Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, shards }),
+        Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, generation_config, shards }),
     ))
 }
 
@@ -43,6 +46,7 @@ struct HfFolder {
     dir: PathBuf,
     config_bytes: Vec<u8>,
     config_json: Value,
+    generation_config: Value,
     shards: Vec<Shard>, // sorted by name
 }
 
@@ -78,6 +82,15 @@ impl Source for HfFolder {
 
     fn hf_config(&self) -> Value {
         self.config_json.clone()
+    }
+
+    fn generation_config(&self) -> Value {
+        self.generation_config.clone()
+    }
+
+    fn tensors(&self) -> Vec<TensorInfo> {
+        let stored = self.shards.iter().flat_map(|shard| shard.metadata.tensors());
+        stored.map(|(name, info)| TensorInfo { name, shape: info.shape.clone(), dtype: info.dtype }).collect()
     }
 
     fn write_tokenizer_files(&self, _: &TextTokenizer, dir: &Path) -> Result<()> {

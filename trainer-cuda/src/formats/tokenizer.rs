@@ -193,7 +193,7 @@ fn refused(what: String) -> TrainerError {
 }
 
 /// `null` where there is no such file.
-fn optional_json(path: &Path) -> Result<Value> {
+pub(super) fn optional_json(path: &Path) -> Result<Value> {
     if !path.is_file() {
         return Ok(Value::Null);
     }
