@@ -4,7 +4,7 @@
 //! Gradient rule: parameters `+=`, activations `=`, the residual stream `+=`.
 
 use crate::buffers::{BatchBuffers, LayerActivations, Scratch};
-use crate::device::{AttentionShape, Device, Trainable};
+use crate::device::{AttentionMask, AttentionShape, Device, Trainable};
 use crate::linear::{Linear, Parameter, PerModule};
 
 /// The parameters of one block.
@@ -43,7 +43,8 @@ impl<D: Device> Block<D> {
         linear.v.forward(device, trained, &mut act.v, &mut act.lora.v, normed, n_tokens);
         device.rope_forward(&mut act.q, position, cos, sin, heads, head_dim, n_tokens);
         device.rope_forward(&mut act.k, position, cos, sin, kv_heads, head_dim, n_tokens);
-        device.attention_forward(&mut act.attn, &mut act.lse, &act.q, &act.k, &act.v, &batch.subtree_end, shape);
+        let mask = AttentionMask::Forest { subtree_end: &batch.subtree_end };
+        device.attention_forward(&mut act.attn, &mut act.lse, &act.q, &act.k, &act.v, mask, shape);
         linear.o.forward(device, trained, proj, &mut act.lora.o, &act.attn, n_tokens);
         device.add(&mut act.x_mid, &act.x, proj, hidden_len);
 
@@ -82,20 +83,8 @@ impl<D: Device> Block<D> {
         });
 
         linear.o.backward(device, trained, d_attn, d_h, dx, &act.attn, &act.lora.o, n_tokens, false);
-        device.attention_backward(
-            dq,
-            dk,
-            dv,
-            delta,
-            d_attn,
-            &act.attn,
-            &act.lse,
-            &act.q,
-            &act.k,
-            &act.v,
-            &batch.subtree_end,
-            shape,
-        );
+        let mask = AttentionMask::Forest { subtree_end: &batch.subtree_end };
+        device.attention_backward(dq, dk, dv, delta, d_attn, &act.attn, &act.lse, &act.q, &act.k, &act.v, mask, shape);
         device.rope_backward(dq, position, cos, sin, heads, head_dim, n_tokens);
         device.rope_backward(dk, position, cos, sin, kv_heads, head_dim, n_tokens);
         device.rms_norm_forward(normed, &mut act.rstd_attn, &act.x, self.attn_norm.weight(trained), eps, n_tokens);

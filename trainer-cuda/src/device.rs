@@ -21,6 +21,45 @@ pub struct AttentionShape {
     pub head_dim: usize,
 }
 
+/// Who sees whom in [`Device::attention_forward`].
+pub enum AttentionMask<'a, D: Device> {
+    /// A prefix forest in depth-first order: query `q` sees key `k` iff `k <= q && q < subtree_end[k]`.
+    Forest {
+        /// Exclusive index where the subtree of each token ends.
+        subtree_end: &'a D::Index, // [n_tokens]
+    },
+    /// Sequences one behind the other (encoders): query `q` sees key `k` iff
+    /// `segment_start[q] <= k && k < segment_end[q]`. Segments cover the batch; there is no padding between them.
+    Segments {
+        /// First token of each token's segment.
+        segment_start: &'a D::Index, // [n_tokens]
+        /// Exclusive end of each token's segment.
+        segment_end: &'a D::Index, // [n_tokens]
+    },
+}
+
+impl<D: Device> Clone for AttentionMask<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: Device> Copy for AttentionMask<'_, D> {}
+
+/// Which activations [`Device::dropout_forward`] and its backward half set to zero.
+///
+/// A pure function of `(seed, index)`, so that nothing is stored and every device drops the same ones. With
+/// `mix` the SplitMix64 finaliser (Steele et al. 2014) and `gamma = 0x9e3779b97f4a7c15`: the two 32-bit halves of
+/// `mix(mix(seed) + (i / 2) * gamma)`, low half first, belong to activations `i` (even) and `i + 1`; one is kept iff its
+/// half is at least `probability * 2^32`.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout {
+    /// Share of zeroed activations, 0 to below 1; the others are scaled by `1 / (1 - probability)`.
+    pub probability: f32,
+    /// A different mask for each seed.
+    pub seed: u64,
+}
+
 /// The labelled edges of a batch on the device, in row order (DESIGN: labels sit on edges).
 #[derive(Debug)]
 pub struct EdgeBuffers<D: Device> {
@@ -105,6 +144,8 @@ pub trait Device: Sized {
     fn write_f32(&self, buffer: &mut Self::F32, values: &[f32]);
     /// Copies the first `len` values to the host.
     fn read_f32(&self, buffer: &Self::F32, len: usize) -> Vec<f32>;
+    /// Overwrites the front of a buffer.
+    fn write_act(&self, buffer: &mut Self::Act, values: &[f32]);
     /// Copies the first `len` activations to the host.
     fn read_act(&self, buffer: &Self::Act, len: usize) -> Vec<f32>;
     /// Overwrites the front of a buffer.
@@ -158,6 +199,34 @@ pub trait Device: Sized {
         n_tokens: usize,
     );
 
+    /// `y = (x - mean) * rstd * weight + bias`, `rstd = 1 / sqrt(mean((x - mean)^2) + eps)` (Ba et al. 2016, eq. 4).
+    fn layer_norm_forward(
+        &self,
+        y: &mut Self::Act,     // [n_tokens, hidden]
+        mean: &mut Self::F32,  // [n_tokens]
+        rstd: &mut Self::F32,  // [n_tokens]
+        x: &Self::Act,         // [n_tokens, hidden]
+        weight: &Self::Weight, // [1, hidden]
+        bias: &Self::Weight,   // [1, hidden]
+        eps: f32,
+        n_tokens: usize,
+    );
+
+    /// With `z = (x - mean) * rstd` and `g = weight * dy`: `dx = rstd * (g - mean(g) - z * mean(g * z))`;
+    /// `d_weight += sum_t dy * z`, `d_bias += sum_t dy`.
+    fn layer_norm_backward(
+        &self,
+        dx: &mut Self::Act,               // [n_tokens, hidden], =
+        d_weight: Option<&mut Self::F32>, // [hidden]
+        d_bias: Option<&mut Self::F32>,   // [hidden]
+        dy: &Self::Act,                   // [n_tokens, hidden]
+        x: &Self::Act,                    // [n_tokens, hidden]
+        mean: &Self::F32,                 // [n_tokens]
+        rstd: &Self::F32,                 // [n_tokens]
+        weight: &Self::Weight,            // [1, hidden]
+        n_tokens: usize,
+    );
+
     /// Rotates each head in place by its token's position (Su et al. 2021, eq. 34, in Hugging Face's half-split
     /// order: element `i` pairs with `i + head_dim / 2`).
     fn rope_forward(
@@ -183,33 +252,55 @@ pub trait Device: Sized {
         n_tokens: usize,
     );
 
-    /// Softmax attention under the forest rule: query `q` sees key `k` iff `k <= q && q < subtree_end[k]`.
+    /// Softmax attention of each query over the keys that `mask` lets it see.
     fn attention_forward(
         &self,
-        o: &mut Self::Act,         // [n_tokens, heads, head_dim]
-        lse: &mut Self::F32,       // [n_tokens, heads], log sum exp of the scaled scores
-        q: &Self::Act,             // [n_tokens, heads, head_dim]
-        k: &Self::Act,             // [n_tokens, kv_heads, head_dim]
-        v: &Self::Act,             // [n_tokens, kv_heads, head_dim]
-        subtree_end: &Self::Index, // [n_tokens]
+        o: &mut Self::Act,   // [n_tokens, heads, head_dim]
+        lse: &mut Self::F32, // [n_tokens, heads], log sum exp of the scaled scores
+        q: &Self::Act,       // [n_tokens, heads, head_dim]
+        k: &Self::Act,       // [n_tokens, kv_heads, head_dim]
+        v: &Self::Act,       // [n_tokens, kv_heads, head_dim]
+        mask: AttentionMask<'_, Self>,
         shape: AttentionShape,
     );
 
     /// Gradients of [`Device::attention_forward`], all `=`. `delta` is scratch: rowsum(d_o * o).
     fn attention_backward(
         &self,
-        dq: &mut Self::Act,        // [n_tokens, heads, head_dim]
-        dk: &mut Self::Act,        // [n_tokens, kv_heads, head_dim]
-        dv: &mut Self::Act,        // [n_tokens, kv_heads, head_dim]
-        delta: &mut Self::F32,     // [n_tokens, heads]
-        d_o: &Self::Act,           // [n_tokens, heads, head_dim]
-        o: &Self::Act,             // [n_tokens, heads, head_dim]
-        lse: &Self::F32,           // [n_tokens, heads]
-        q: &Self::Act,             // [n_tokens, heads, head_dim]
-        k: &Self::Act,             // [n_tokens, kv_heads, head_dim]
-        v: &Self::Act,             // [n_tokens, kv_heads, head_dim]
-        subtree_end: &Self::Index, // [n_tokens]
+        dq: &mut Self::Act,    // [n_tokens, heads, head_dim]
+        dk: &mut Self::Act,    // [n_tokens, kv_heads, head_dim]
+        dv: &mut Self::Act,    // [n_tokens, kv_heads, head_dim]
+        delta: &mut Self::F32, // [n_tokens, heads]
+        d_o: &Self::Act,       // [n_tokens, heads, head_dim]
+        o: &Self::Act,         // [n_tokens, heads, head_dim]
+        lse: &Self::F32,       // [n_tokens, heads]
+        q: &Self::Act,         // [n_tokens, heads, head_dim]
+        k: &Self::Act,         // [n_tokens, kv_heads, head_dim]
+        v: &Self::Act,         // [n_tokens, kv_heads, head_dim]
+        mask: AttentionMask<'_, Self>,
         shape: AttentionShape,
+    );
+
+    /// Inference: attention of `shape.n_tokens = n_new` queries that follow `n_past` cached tokens. The cache already
+    /// holds the new keys and values; query `i` sees rows `0..=n_past + i` of it.
+    fn attention_cached(
+        &self,
+        o: &mut Self::Act,   // [n_new, heads, head_dim]
+        q: &Self::Act,       // [n_new, heads, head_dim]
+        k_cache: &Self::Act, // [>= n_past + n_new, kv_heads, head_dim]
+        v_cache: &Self::Act, // [>= n_past + n_new, kv_heads, head_dim]
+        n_past: usize,
+        shape: AttentionShape,
+    );
+
+    /// Copies `x` to rows `at..at + n` of a cache.
+    fn append_rows(
+        &self,
+        cache: &mut Self::Act, // [>= at + n, width]
+        x: &Self::Act,         // [n, width]
+        at: usize,
+        width: usize,
+        n: usize,
     );
 
     /// `y = silu(gate) * up` (Shazeer 2020).
@@ -229,6 +320,41 @@ pub trait Device: Sized {
         dy: &Self::Act,         // [len]
         gate: &Self::Act,       // [len]
         up: &Self::Act,         // [len]
+        len: usize,
+    );
+
+    /// `y = x * (1 + erf(x / sqrt(2))) / 2` (Hendrycks & Gimpel 2016; torch's `approximate="none"`).
+    fn gelu_forward(
+        &self,
+        y: &mut Self::Act, // [len]
+        x: &Self::Act,     // [len]
+        len: usize,
+    );
+
+    /// `dx = dy * (Phi(x) + x * phi(x))`, the normal distribution and its density; `=`.
+    fn gelu_backward(
+        &self,
+        dx: &mut Self::Act, // [len]
+        dy: &Self::Act,     // [len]
+        x: &Self::Act,      // [len]
+        len: usize,
+    );
+
+    /// `y = x / (1 - probability)` where the activation is kept, else 0 (Srivastava et al. 2014, inverted).
+    fn dropout_forward(
+        &self,
+        y: &mut Self::Act, // [len]
+        x: &Self::Act,     // [len]
+        dropout: Dropout,
+        len: usize,
+    );
+
+    /// `dx += dy / (1 - probability)` where the activation was kept.
+    fn dropout_backward(
+        &self,
+        dx: &mut Self::Act, // [len]
+        dy: &Self::Act,     // [len]
+        dropout: Dropout,
         len: usize,
     );
 
@@ -328,6 +454,47 @@ pub trait Device: Sized {
         hidden: usize,
         n_rows: usize,
         n_tokens: usize,
+    );
+
+    /// `y[s]` = mean of rows `offsets[s]..offsets[s + 1]` of `x`; zero where the segment is empty.
+    fn mean_pool_forward(
+        &self,
+        y: &mut Self::Act,     // [n_segments, hidden]
+        x: &Self::Act,         // [n_tokens, hidden]
+        offsets: &Self::Index, // [n_segments + 1], from 0, ascending
+        hidden: usize,
+        n_segments: usize,
+    );
+
+    /// `dx[t] = dy[s] / (rows of s)` for the segment `s` of each row `t`; `=` for `offsets[n_segments]` rows.
+    fn mean_pool_backward(
+        &self,
+        dx: &mut Self::Act,    // [n_tokens, hidden]
+        dy: &Self::Act,        // [n_segments, hidden]
+        offsets: &Self::Index, // [n_segments + 1], from 0, ascending
+        hidden: usize,
+        n_segments: usize,
+    );
+
+    /// `norm = sqrt(sum(x^2))`, `y = x / max(norm, 1e-12)` (torch's `F.normalize`).
+    fn l2_normalize_forward(
+        &self,
+        y: &mut Self::Act,    // [n, dim]
+        norm: &mut Self::F32, // [n]
+        x: &Self::Act,        // [n, dim]
+        dim: usize,
+        n: usize,
+    );
+
+    /// `dx = (dy - y * sum(dy * y)) / norm`, or `dy / 1e-12` where the norm was below that; `=`.
+    fn l2_normalize_backward(
+        &self,
+        dx: &mut Self::Act, // [n, dim]
+        dy: &Self::Act,     // [n, dim]
+        y: &Self::Act,      // [n, dim]
+        norm: &Self::F32,   // [n]
+        dim: usize,
+        n: usize,
     );
 
     /// Projects rows onto the vocabulary in chunks and scores their edges, never holding all logits.

@@ -42,7 +42,8 @@ fn a_tied_llama_equals_its_folder() {
 #[test]
 fn an_untied_llama_with_llama3_rope_equals_its_folder() {
     let gguf = equals_folder("llama_untied_rope3", |value| bf16::from_f32(value).to_f32());
-    let RopeScaling::Llama3 { original_max_position_embeddings, .. } = gguf.decoder().expect("a decoder").rope_scaling else {
+    let RopeScaling::Llama3 { original_max_position_embeddings, .. } = gguf.decoder().expect("a decoder").rope_scaling
+    else {
         panic!("{:?}", gguf.decoder().expect("a decoder").rope_scaling)
     };
     assert_eq!(original_max_position_embeddings, 64);

@@ -1,15 +1,15 @@
-//! Softmax attention over a forest: query `q` sees key `k` iff `k <= q && q < subtree_end[k]`.
+//! Softmax attention over a forest (query `q` sees key `k` iff `k <= q && q < subtree_end[k]`) or within segments.
 //!
 //! Lanes are sixteen neighbouring tokens: queries in the forward pass and for `dq`, keys for `dk` and `dv`. They meet
 //! the tokens of the other side in tiles of 48, with one bit a lane for who sees whom. Tokens are in depth-first
 //! order, so the keys of a query are found by walking from 0 and jumping over closed subtrees whole, and the queries
-//! of a key are one range. Nothing is scattered: every result has one writer and one order of summation.
+//! of a key are one range. A segment is one range for both. Nothing is scattered: every result has one writer and one order of summation.
 
 use super::Cpu;
 use super::attention_kernels::{backward_key_block, backward_query_block, forward_block};
 use super::parallel::rows;
 use super::simd::LANES;
-use crate::device::AttentionShape;
+use crate::device::{AttentionMask, AttentionShape};
 
 /// Widest head; bounds the kernels' scratch on the stack (64 KiB).
 pub(super) const MAX_HEAD_DIM: usize = 256;
@@ -25,6 +25,24 @@ pub(super) struct Saved<'a> {
     pub(super) v: &'a [f32],   // [n_tokens, kv_heads, head_dim]
 }
 
+/// Who sees whom, checked.
+#[derive(Clone, Copy)]
+pub(super) enum Mask<'a> {
+    /// Exclusive index where the subtree of each token ends.
+    Forest(&'a [u32]), // [n_tokens]
+    /// First token and exclusive end of each token's segment.
+    Segments(&'a [u32], &'a [u32]), // [n_tokens] each
+}
+
+/// Which keys the queries of a block see.
+#[derive(Clone, Copy)]
+pub(super) enum KeyMask<'a> {
+    /// Queries and keys are the batch's tokens.
+    Batch(Mask<'a>),
+    /// Query `i` is token `n_past + i` and sees all up to itself.
+    Cached { n_past: usize },
+}
+
 pub(super) fn forward(
     cpu: &Cpu,
     o: &mut [f32],
@@ -32,17 +50,17 @@ pub(super) fn forward(
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    subtree_end: &[u32],
+    mask: AttentionMask<'_, Cpu>,
     shape: AttentionShape,
 ) {
     let AttentionShape { n_tokens, heads, head_dim, .. } = shape;
-    let subtree_end = checked(subtree_end, shape);
+    let mask = checked(mask, shape);
     // The grain is the block: the order of summation follows from the blocks' starts.
     let out = (rows(o, n_tokens, heads * head_dim), rows(lse, n_tokens, heads));
     cpu.for_rows(n_tokens, LANES, out, |range, (o, lse)| {
         let out = o.into_slice().chunks_mut(LANES * heads * head_dim).zip(lse.into_slice().chunks_mut(LANES * heads));
         for (start, (o, lse)) in range.step_by(LANES).zip(out) {
-            forward_block(cpu.simd, o, lse, q, k, v, subtree_end, start, shape);
+            forward_block(cpu.simd, o, Some(lse), q, k, v, KeyMask::Batch(mask), start, shape);
         }
     });
 }
@@ -54,17 +72,17 @@ pub(super) fn backward(
     dv: &mut [f32],
     delta: &mut [f32],
     saved: Saved<'_>,
-    subtree_end: &[u32],
+    mask: AttentionMask<'_, Cpu>,
     shape: AttentionShape,
 ) {
     let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
-    let subtree_end = checked(subtree_end, shape);
+    let mask = checked(mask, shape);
     let out = (rows(dq, n_tokens, heads * head_dim), rows(delta, n_tokens, heads));
     cpu.for_rows(n_tokens, LANES, out, |range, (dq, delta)| {
         let out =
             dq.into_slice().chunks_mut(LANES * heads * head_dim).zip(delta.into_slice().chunks_mut(LANES * heads));
         for (start, (dq, delta)) in range.step_by(LANES).zip(out) {
-            backward_query_block(cpu.simd, dq, delta, saved, subtree_end, start, shape);
+            backward_query_block(cpu.simd, dq, delta, saved, mask, start, shape);
         }
     });
 
@@ -74,18 +92,45 @@ pub(super) fn backward(
     cpu.for_rows(n_tokens, LANES, out, |range, (dk, dv)| {
         let out = dk.into_slice().chunks_mut(width).zip(dv.into_slice().chunks_mut(width));
         for (start, (dk, dv)) in range.step_by(LANES).zip(out) {
-            backward_key_block(cpu.simd, dk, dv, delta, saved, subtree_end, start, shape);
+            backward_key_block(cpu.simd, dk, dv, delta, saved, mask, start, shape);
         }
     });
 }
 
-/// The batch's part of `subtree_end`, every entry behind its token: the walk over keys could stand still otherwise.
-fn checked(subtree_end: &[u32], shape: AttentionShape) -> &[u32] {
-    let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
+pub(super) fn check_heads(shape: AttentionShape) {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     assert!(kv_heads > 0 && heads % kv_heads == 0, "{heads} heads over {kv_heads} key heads");
     assert!(head_dim <= MAX_HEAD_DIM, "heads of {head_dim}: at most {MAX_HEAD_DIM} wide");
-    let subtree_end = &subtree_end[..n_tokens];
-    let inside = |(t, &end): (usize, &u32)| t < end as usize && end as usize <= n_tokens;
-    assert!(subtree_end.iter().enumerate().all(inside), "a subtree that ends before its root or past the batch");
-    subtree_end
+}
+
+/// The batch's part of the mask. Subtrees end behind their root: the walk over keys could stand still otherwise.
+/// Segments follow each other without a gap: a block's keys would not be one range otherwise.
+fn checked<'a>(mask: AttentionMask<'a, Cpu>, shape: AttentionShape) -> Mask<'a> {
+    check_heads(shape);
+    let n_tokens = shape.n_tokens;
+    match mask {
+        AttentionMask::Forest { subtree_end } => {
+            let subtree_end = &subtree_end[..n_tokens];
+            let inside = |(t, &end): (usize, &u32)| t < end as usize && end as usize <= n_tokens;
+            assert!(
+                subtree_end.iter().enumerate().all(inside),
+                "a subtree that ends before its root or past the batch"
+            );
+            Mask::Forest(subtree_end)
+        }
+        AttentionMask::Segments { segment_start, segment_end } => {
+            let (start, end) = (&segment_start[..n_tokens], &segment_end[..n_tokens]);
+            let mut t = 0;
+            while t < n_tokens {
+                let next = end[t] as usize;
+                let one_segment = t < next
+                    && next <= n_tokens
+                    && start[t..next].iter().all(|&start| start as usize == t)
+                    && end[t..next].iter().all(|&end| end as usize == next);
+                assert!(one_segment, "segments that do not follow each other up to the end of the batch");
+                t = next;
+            }
+            Mask::Segments(start, end)
+        }
+    }
 }

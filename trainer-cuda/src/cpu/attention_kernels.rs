@@ -1,6 +1,6 @@
 //! One block of sixteen tokens of [`super::attention`].
 
-use super::attention::Saved;
+use super::attention::{KeyMask, Mask, Saved};
 use super::attention_tile::{HeadLanes, Heads, Tile, TileLanes, add_weighted, dot, products, scale};
 use super::exp::exp;
 use super::simd::{LANES, Lanes, Simd, dispatch};
@@ -8,12 +8,12 @@ use super::transpose::{lanes_to_rows, rows_to_lanes};
 use crate::device::AttentionShape;
 
 dispatch! { pub(super) fn forward_block = forward_block_simd(
-    o: &mut [f32],   // [block, heads, head_dim]
-    lse: &mut [f32], // [block, heads]
+    o: &mut [f32],           // [block, heads, head_dim]
+    lse: Option<&mut [f32]>, // [block, heads]
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    subtree_end: &[u32],
+    mask: KeyMask<'_>,
     start: usize,
     shape: AttentionShape,
 ) }
@@ -21,11 +21,11 @@ dispatch! { pub(super) fn forward_block = forward_block_simd(
 #[inline(always)]
 fn forward_block_simd<S: Simd>(
     o: &mut [f32],
-    lse: &mut [f32],
+    mut lse: Option<&mut [f32]>,
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    subtree_end: &[u32],
+    mask: KeyMask<'_>,
     start: usize,
     shape: AttentionShape,
 ) {
@@ -42,7 +42,7 @@ fn forward_block_simd<S: Simd>(
         // maximum is scaled to the new one.
         let (mut max, mut sum) = (S::splat(f32::MIN), S::splat(0.0));
         let mut keys = Tile::new();
-        while keys.next_keys(start, block, subtree_end) {
+        while keys.next_keys(start, block, mask) {
             products::<S>(&mut p, q_lanes, keys.n, |i| heads.key(k, keys.token[i], head));
             let old_max = max;
             for (p, &mask) in p.iter_mut().zip(keys.masks()) {
@@ -64,8 +64,10 @@ fn forward_block_simd<S: Simd>(
         lanes_to_rows::<S>(o_lanes, block, |lane, at, values| {
             o[(lane * shape.heads + head) * shape.head_dim + at..][..values.len()].copy_from_slice(values);
         });
-        for (lane, (max, sum)) in S::to_array(max).into_iter().zip(S::to_array(sum)).enumerate().take(block) {
-            lse[lane * shape.heads + head] = max + sum.ln();
+        if let Some(lse) = &mut lse {
+            for (lane, (max, sum)) in S::to_array(max).into_iter().zip(S::to_array(sum)).enumerate().take(block) {
+                lse[lane * shape.heads + head] = max + sum.ln();
+            }
         }
     }
 }
@@ -74,7 +76,7 @@ dispatch! { pub(super) fn backward_query_block = backward_query_block_simd(
     dq: &mut [f32],    // [block, heads, head_dim]
     delta: &mut [f32], // [block, heads]
     saved: Saved<'_>,
-    subtree_end: &[u32],
+    mask: Mask<'_>,
     start: usize,
     shape: AttentionShape,
 ) }
@@ -84,7 +86,7 @@ fn backward_query_block_simd<S: Simd>(
     dq: &mut [f32],
     delta: &mut [f32],
     saved: Saved<'_>,
-    subtree_end: &[u32],
+    mask: Mask<'_>,
     start: usize,
     shape: AttentionShape,
 ) {
@@ -108,7 +110,7 @@ fn backward_query_block_simd<S: Simd>(
         let (block_delta, block_lse) = (S::load(&block_delta), S::load(&block_lse));
 
         let mut keys = Tile::new();
-        while keys.next_keys(start, block, subtree_end) {
+        while keys.next_keys(start, block, KeyMask::Batch(mask)) {
             products::<S>(&mut p, q_lanes, keys.n, |i| heads.key(saved.k, keys.token[i], head));
             products::<S>(&mut dp, do_lanes, keys.n, |i| heads.key(saved.v, keys.token[i], head));
             for ((p, dp), &mask) in p.iter().zip(&mut dp).zip(keys.masks()) {
@@ -129,7 +131,7 @@ dispatch! { pub(super) fn backward_key_block = backward_key_block_simd(
     dv: &mut [f32], // [block, kv_heads, head_dim]
     delta: &[f32],  // [n_tokens, heads]
     saved: Saved<'_>,
-    subtree_end: &[u32],
+    mask: Mask<'_>,
     start: usize,
     shape: AttentionShape,
 ) }
@@ -140,7 +142,7 @@ fn backward_key_block_simd<S: Simd>(
     dv: &mut [f32],
     delta: &[f32],
     saved: Saved<'_>,
-    subtree_end: &[u32],
+    mask: Mask<'_>,
     start: usize,
     shape: AttentionShape,
 ) {
@@ -157,7 +159,7 @@ fn backward_key_block_simd<S: Simd>(
         dv_lanes.fill(Lanes::ZERO);
 
         let mut queries = Tile::new();
-        while queries.next_queries::<S>(start, block, subtree_end) {
+        while queries.next_queries::<S>(start, block, mask) {
             for head in kv_head * heads.group..(kv_head + 1) * heads.group {
                 products::<S>(&mut p, k_lanes, queries.n, |i| heads.query(saved.q, queries.token[i], head));
                 products::<S>(&mut ds, v_lanes, queries.n, |i| heads.query(saved.d_o, queries.token[i], head));

@@ -1,6 +1,6 @@
 //! What the blocks of [`super::attention_kernels`] are made of: tiles of tokens with masks, and their products.
 
-use super::attention::MAX_HEAD_DIM;
+use super::attention::{KeyMask, MAX_HEAD_DIM, Mask};
 use super::simd::{LANES, Lanes, Simd};
 use crate::device::AttentionShape;
 
@@ -71,7 +71,25 @@ impl Tile {
 
     /// Keys for a block of queries. False when there are no more.
     #[inline(always)]
-    pub(super) fn next_keys(&mut self, start: usize, block: usize, subtree_end: &[u32]) -> bool {
+    pub(super) fn next_keys(&mut self, start: usize, block: usize, mask: KeyMask<'_>) -> bool {
+        match mask {
+            KeyMask::Batch(Mask::Forest(subtree_end)) => self.next_ancestors(start, block, subtree_end),
+            KeyMask::Batch(Mask::Segments(from, to)) => self.next_of_segments(start, block, from, to),
+            KeyMask::Cached { n_past } => self.next_up_to(n_past + start, block),
+        }
+    }
+
+    /// Queries for a block of keys. False when there are no more.
+    #[inline(always)]
+    pub(super) fn next_queries<S: Simd>(&mut self, start: usize, block: usize, mask: Mask<'_>) -> bool {
+        match mask {
+            Mask::Forest(subtree_end) => self.next_descendants::<S>(start, block, subtree_end),
+            Mask::Segments(from, to) => self.next_of_segments(start, block, from, to),
+        }
+    }
+
+    #[inline(always)]
+    fn next_ancestors(&mut self, start: usize, block: usize, subtree_end: &[u32]) -> bool {
         self.n = 0;
         let mut key = self.next.unwrap_or(0);
         while key < start + block && self.n < TILE {
@@ -87,9 +105,8 @@ impl Tile {
         self.n > 0
     }
 
-    /// Queries for a block of keys. False when there are no more.
     #[inline(always)]
-    pub(super) fn next_queries<S: Simd>(&mut self, start: usize, block: usize, subtree_end: &[u32]) -> bool {
+    fn next_descendants<S: Simd>(&mut self, start: usize, block: usize, subtree_end: &[u32]) -> bool {
         self.n = 0;
         let block_end = &subtree_end[start..start + block];
         let last = block_end.iter().fold(0, |last, &end| last.max(end)) as usize;
@@ -102,6 +119,32 @@ impl Tile {
         for query in first..last.min(first + TILE) {
             let inside = S::greater(lane_end, S::splat((query - start) as f32));
             self.push(query, inside & lanes_below(query - start + 1));
+        }
+        self.next = Some(first + self.n);
+        self.n > 0
+    }
+
+    /// The segments that the block touches, whole: seeing is mutual.
+    #[inline(always)]
+    fn next_of_segments(&mut self, start: usize, block: usize, segment_start: &[u32], segment_end: &[u32]) -> bool {
+        self.n = 0;
+        let first = self.next.unwrap_or(segment_start[start] as usize);
+        let last = segment_end[start + block - 1] as usize;
+        for token in first..last.min(first + TILE) {
+            let [from, to] = [segment_start, segment_end].map(|bound| (bound[token] as usize).saturating_sub(start));
+            self.push(token, lanes_below(to) & !lanes_below(from));
+        }
+        self.next = Some(first + self.n);
+        self.n > 0
+    }
+
+    /// Every token up to and with the block, whose first is token `start`.
+    #[inline(always)]
+    fn next_up_to(&mut self, start: usize, block: usize) -> bool {
+        self.n = 0;
+        let first = self.next.unwrap_or(0);
+        for key in first..(start + block).min(first + TILE) {
+            self.push(key, !lanes_below(key.saturating_sub(start)));
         }
         self.next = Some(first + self.n);
         self.n > 0

@@ -2,18 +2,25 @@
 
 mod adamw;
 mod attention;
+mod attention_cached;
 mod attention_kernels;
 mod attention_tile;
 mod cross_entropy;
+mod dropout;
 mod elementwise;
 mod embedding;
+mod erf;
 mod exp;
 mod gather;
+mod gelu;
 mod gemm;
 mod gemm_kernels;
+mod l2_normalize;
+mod layer_norm;
 mod linear;
 mod lora;
 mod parallel;
+mod pool;
 mod rms_norm;
 mod rope;
 mod simd;
@@ -25,7 +32,7 @@ mod transpose;
 
 pub use simd::SimdLevel;
 
-use crate::device::{AdamW, AttentionShape, CrossEntropyGrad, Device, EdgeBuffers, Trainable};
+use crate::device::{AdamW, AttentionMask, AttentionShape, CrossEntropyGrad, Device, Dropout, EdgeBuffers, Trainable};
 
 /// The device. Its results do not depend on the number of threads.
 pub struct Cpu {
@@ -114,6 +121,10 @@ impl Device for Cpu {
         buffer[..len].to_vec()
     }
 
+    fn write_act(&self, buffer: &mut Vec<f32>, values: &[f32]) {
+        buffer[..values.len()].copy_from_slice(values);
+    }
+
     fn read_act(&self, buffer: &Vec<f32>, len: usize) -> Vec<f32> {
         buffer[..len].to_vec()
     }
@@ -174,6 +185,36 @@ impl Device for Cpu {
         rms_norm::backward(self, dx, d_weight.map(Vec::as_mut_slice), dy, x, rstd, weight, n_tokens);
     }
 
+    fn layer_norm_forward(
+        &self,
+        y: &mut Vec<f32>,
+        mean: &mut Vec<f32>,
+        rstd: &mut Vec<f32>,
+        x: &Vec<f32>,
+        weight: &Matrix,
+        bias: &Matrix,
+        eps: f32,
+        n_tokens: usize,
+    ) {
+        layer_norm::forward(self, y, mean, rstd, x, weight, bias, eps, n_tokens);
+    }
+
+    fn layer_norm_backward(
+        &self,
+        dx: &mut Vec<f32>,
+        d_weight: Option<&mut Vec<f32>>,
+        d_bias: Option<&mut Vec<f32>>,
+        dy: &Vec<f32>,
+        x: &Vec<f32>,
+        mean: &Vec<f32>,
+        rstd: &Vec<f32>,
+        weight: &Matrix,
+        n_tokens: usize,
+    ) {
+        let (d_weight, d_bias) = (d_weight.map(Vec::as_mut_slice), d_bias.map(Vec::as_mut_slice));
+        layer_norm::backward(self, dx, d_weight, d_bias, dy, x, mean, rstd, weight, n_tokens);
+    }
+
     fn rope_forward(
         &self,
         x: &mut Vec<f32>,
@@ -207,10 +248,10 @@ impl Device for Cpu {
         q: &Vec<f32>,
         k: &Vec<f32>,
         v: &Vec<f32>,
-        subtree_end: &Vec<u32>,
+        mask: AttentionMask<'_, Self>,
         shape: AttentionShape,
     ) {
-        attention::forward(self, o, lse, q, k, v, subtree_end, shape);
+        attention::forward(self, o, lse, q, k, v, mask, shape);
     }
 
     fn attention_backward(
@@ -225,11 +266,27 @@ impl Device for Cpu {
         q: &Vec<f32>,
         k: &Vec<f32>,
         v: &Vec<f32>,
-        subtree_end: &Vec<u32>,
+        mask: AttentionMask<'_, Self>,
         shape: AttentionShape,
     ) {
         let inputs = attention::Saved { d_o, o, lse, q, k, v };
-        attention::backward(self, dq, dk, dv, delta, inputs, subtree_end, shape);
+        attention::backward(self, dq, dk, dv, delta, inputs, mask, shape);
+    }
+
+    fn attention_cached(
+        &self,
+        o: &mut Vec<f32>,
+        q: &Vec<f32>,
+        k_cache: &Vec<f32>,
+        v_cache: &Vec<f32>,
+        n_past: usize,
+        shape: AttentionShape,
+    ) {
+        attention_cached::forward(self, o, q, k_cache, v_cache, n_past, shape);
+    }
+
+    fn append_rows(&self, cache: &mut Vec<f32>, x: &Vec<f32>, at: usize, width: usize, n: usize) {
+        cache[at * width..(at + n) * width].copy_from_slice(&x[..n * width]);
     }
 
     fn swiglu_forward(&self, y: &mut Vec<f32>, gate: &Vec<f32>, up: &Vec<f32>, len: usize) {
@@ -246,6 +303,22 @@ impl Device for Cpu {
         len: usize,
     ) {
         swiglu::backward(self, d_gate, d_up, dy, gate, up, len);
+    }
+
+    fn gelu_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+        gelu::forward(self, y, x, len);
+    }
+
+    fn gelu_backward(&self, dx: &mut Vec<f32>, dy: &Vec<f32>, x: &Vec<f32>, len: usize) {
+        gelu::backward(self, dx, dy, x, len);
+    }
+
+    fn dropout_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, dropout: Dropout, len: usize) {
+        dropout::forward(self, y, x, dropout, len);
+    }
+
+    fn dropout_backward(&self, dx: &mut Vec<f32>, dy: &Vec<f32>, dropout: Dropout, len: usize) {
+        dropout::backward(self, dx, dy, dropout, len);
     }
 
     fn linear_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, weight: &Matrix, bias: Option<&Matrix>, n_tokens: usize) {
@@ -330,6 +403,37 @@ impl Device for Cpu {
         n_tokens: usize,
     ) {
         gather::scatter(self, dx, dy, rows, hidden, n_rows, n_tokens);
+    }
+
+    fn mean_pool_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, offsets: &Vec<u32>, hidden: usize, n_segments: usize) {
+        pool::forward(self, y, x, &offsets[..=n_segments], hidden);
+    }
+
+    fn mean_pool_backward(
+        &self,
+        dx: &mut Vec<f32>,
+        dy: &Vec<f32>,
+        offsets: &Vec<u32>,
+        hidden: usize,
+        n_segments: usize,
+    ) {
+        pool::backward(self, dx, dy, &offsets[..=n_segments], hidden);
+    }
+
+    fn l2_normalize_forward(&self, y: &mut Vec<f32>, norm: &mut Vec<f32>, x: &Vec<f32>, dim: usize, n: usize) {
+        l2_normalize::forward(self, y, norm, x, dim, n);
+    }
+
+    fn l2_normalize_backward(
+        &self,
+        dx: &mut Vec<f32>,
+        dy: &Vec<f32>,
+        y: &Vec<f32>,
+        norm: &Vec<f32>,
+        dim: usize,
+        n: usize,
+    ) {
+        l2_normalize::backward(self, dx, dy, y, norm, dim, n);
     }
 
     fn linear_cross_entropy(

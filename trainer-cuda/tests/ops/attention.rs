@@ -56,7 +56,7 @@ fn forward_follows_the_rule() {
         let subtree_end = [subtree_end, vec![0; 5]].concat();
         for result in on_every_device(|cpu| {
             let (mut o, mut lse) = (output(q_len), output(n_tokens * heads));
-            cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &subtree_end, shape);
+            cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&subtree_end), shape);
             vec![take(o, q_len), take(lse, n_tokens * heads)]
         }) {
             // Scores of order 1 with up to 256 products: 1e-6; then a convex sum.
@@ -76,7 +76,7 @@ fn large_scores_do_not_overflow() {
     let [want_o, want_lse] = reference(&wide(&q, 120), &wide(&k, 120), &wide(&v, 120), &subtree_end, shape);
     for result in on_every_device(|cpu| {
         let (mut o, mut lse) = (output(120), output(60));
-        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &subtree_end, shape);
+        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&subtree_end), shape);
         vec![take(o, 120), take(lse, 60)]
     }) {
         // Scores up to 1e4 are rounded to 1e-3 in f32 (three roundings), and with them the exponentials.
@@ -98,7 +98,7 @@ fn a_token_outside_the_path_changes_no_bit() {
         for result in on_every_device(|cpu| {
             let run = |k, v| {
                 let (mut o, mut lse) = (output(150 * 32), output(300));
-                cpu.attention_forward(&mut o, &mut lse, &q, k, v, &subtree_end, shape);
+                cpu.attention_forward(&mut o, &mut lse, &q, k, v, forests::mask(&subtree_end), shape);
                 o
             };
             vec![run(&k, &v), run(&other_k, &other_v)]
@@ -119,7 +119,7 @@ fn padding_sees_itself_alone() {
     let (q, k, v) = (random.values(80), random.values(80), random.values(80));
     for result in on_every_device(|cpu| {
         let (mut o, mut lse) = (output(80), output(20));
-        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &forests::random(59, 20, 6), shape);
+        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&forests::random(59, 20, 6)), shape);
         vec![take(o, 80)]
     }) {
         assert_eq!(result[0][14 * 4..], v[14 * 4..80]);
@@ -132,5 +132,13 @@ fn a_subtree_that_ends_before_its_root_is_refused() {
     let shape = AttentionShape { n_tokens: 2, heads: 1, kv_heads: 1, head_dim: 1 };
     let cpu = trainer_cuda::cpu::Cpu::new(Some(1));
     let values = vec![0.0; 2];
-    cpu.attention_forward(&mut vec![0.0; 2], &mut vec![0.0; 2], &values, &values, &values, &vec![2, 0], shape);
+    cpu.attention_forward(
+        &mut vec![0.0; 2],
+        &mut vec![0.0; 2],
+        &values,
+        &values,
+        &values,
+        forests::mask(&vec![2, 0]),
+        shape,
+    );
 }

@@ -25,9 +25,22 @@ fn backward(cpu: &Cpu, inputs: &Inputs, subtree_end: &Vec<u32>, shape: Attention
     let (q_len, kv_len) = (n_tokens * heads * head_dim, n_tokens * kv_heads * head_dim);
     let Inputs { q, k, v, d_o } = inputs;
     let (mut o, mut lse) = (output(q_len), output(n_tokens * heads));
-    cpu.attention_forward(&mut o, &mut lse, q, k, v, subtree_end, shape);
+    cpu.attention_forward(&mut o, &mut lse, q, k, v, forests::mask(subtree_end), shape);
     let (mut dq, mut dk, mut dv, mut delta) = (output(q_len), output(kv_len), output(kv_len), output(n_tokens * heads));
-    cpu.attention_backward(&mut dq, &mut dk, &mut dv, &mut delta, d_o, &o, &lse, q, k, v, subtree_end, shape);
+    cpu.attention_backward(
+        &mut dq,
+        &mut dk,
+        &mut dv,
+        &mut delta,
+        d_o,
+        &o,
+        &lse,
+        q,
+        k,
+        v,
+        forests::mask(subtree_end),
+        shape,
+    );
     vec![take(dq, q_len), take(dk, kv_len), take(dv, kv_len), take(delta, n_tokens * heads)]
 }
 

@@ -1,6 +1,14 @@
 //! Forests to attend over, as `subtree_end`.
 
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::AttentionMask;
+
 use crate::support::Random;
+
+/// The forest rule.
+pub(crate) fn mask(subtree_end: &Vec<u32>) -> AttentionMask<'_, Cpu> {
+    AttentionMask::Forest { subtree_end }
+}
 
 /// One path.
 pub(crate) fn chain(n: usize) -> Vec<u32> {
