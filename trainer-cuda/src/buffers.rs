@@ -123,7 +123,7 @@ pub struct Buffers<D: Device> {
 impl<D: Device> Buffers<D> {
     /// Allocates the plan: each of its buffers once, and nothing else.
     pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
-        let mut from = Allocator { device, plan, taken: 0 };
+        let mut from = Allocator::new(device, plan);
         let buffers = Self {
             layers: (0..num_hidden_layers).map(|layer| LayerActivations::new(&mut from, layer)).collect(),
             x_final: from.act("x_final"),
@@ -168,7 +168,7 @@ impl<D: Device> Buffers<D> {
                 rope_sin: from.f32("rope.sin"),
             },
         };
-        assert_eq!(from.taken, plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+        from.finish();
         buffers
     }
 }
@@ -202,13 +202,22 @@ impl<D: Device> LayerActivations<D> {
 }
 
 /// Takes buffers out of the plan by name.
-struct Allocator<'a, D: Device> {
+pub(crate) struct Allocator<'a, D: Device> {
     device: &'a D,
     plan: &'a MemoryPlan,
     taken: usize,
 }
 
-impl<D: Device> Allocator<'_, D> {
+impl<'a, D: Device> Allocator<'a, D> {
+    pub(crate) fn new(device: &'a D, plan: &'a MemoryPlan) -> Self {
+        Self { device, plan, taken: 0 }
+    }
+
+    /// Nothing of the plan may be left.
+    pub(crate) fn finish(self) {
+        assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+    }
+
     fn planned(&mut self, name: &str, kind: Kind) -> Option<usize> {
         let buffer = self.plan.buffers.iter().find(|buffer| buffer.name == name)?;
         assert_eq!(buffer.kind, kind, "`{name}` is planned as another kind");
@@ -220,22 +229,22 @@ impl<D: Device> Allocator<'_, D> {
         self.planned(name, kind).unwrap_or_else(|| panic!("the plan lacks `{name}`"))
     }
 
-    fn act(&mut self, name: &str) -> D::Act {
+    pub(crate) fn act(&mut self, name: &str) -> D::Act {
         let len = self.len(name, Kind::Act);
         self.device.alloc_act(len)
     }
 
-    fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
+    pub(crate) fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
         let len = self.planned(name, Kind::Act)?;
         Some(self.device.alloc_act(len))
     }
 
-    fn f32(&mut self, name: &str) -> D::F32 {
+    pub(crate) fn f32(&mut self, name: &str) -> D::F32 {
         let len = self.len(name, Kind::F32);
         self.device.alloc_f32(len)
     }
 
-    fn index(&mut self, name: &str) -> D::Index {
+    pub(crate) fn index(&mut self, name: &str) -> D::Index {
         let len = self.len(name, Kind::Index);
         self.device.alloc_index(len)
     }

@@ -102,6 +102,9 @@ pub enum TrainerError {
     /// A prompt that the model can't answer.
     #[error("{0}")]
     Prompt(String),
+    /// The model computes no numbers.
+    #[error("the model's logits are not numbers: its weights, or the adapter's, are damaged")]
+    Logits,
     /// The training configuration contradicts itself or the data.
     #[error("{0}")]
     Config(String),

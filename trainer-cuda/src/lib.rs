@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod batch;
 pub mod block;
+mod block_decode;
 pub mod buffers;
 pub mod config;
 pub mod cpu;
@@ -14,10 +15,13 @@ pub mod device;
 pub mod encode;
 pub mod error;
 pub mod formats;
+pub mod generator;
+pub mod generator_buffers;
 pub mod linear;
 pub mod loader;
 pub mod plan;
 pub mod rope;
+pub mod sampling;
 pub mod schedule;
 pub mod trainer;
 

@@ -119,7 +119,7 @@ impl MemoryPlan {
         plan
     }
 
-    fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {
+    pub(crate) fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {
         self.buffers.push(PlannedBuffer { name, shape: shape.to_vec(), kind });
     }
 

@@ -11,6 +11,7 @@ mod hf_folder;
 mod hub_cache;
 pub mod peft;
 mod peft_adapter;
+pub mod text_stream;
 pub mod tokenizer;
 
 pub use chat::ChatMessage;
