@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
-use trainer_cuda::trainer::Evaluation;
+use trainer_cuda::method::Evaluation;
 
 use crate::dataset::SkipTable;
 use crate::plugins::bindings::selection_policy::{self, DatasetStatistics, TrainingChoice};
@@ -117,7 +117,7 @@ pub struct Timings {
 impl HeldOutComparison {
     /// Compares two scores of the same examples.
     pub fn new(base: Evaluation, adapter: Evaluation) -> Self {
-        let adapter_beats_base = adapter.loss < base.loss && adapter.exact_match >= base.exact_match;
+        let adapter_beats_base = adapter.loss < base.loss && adapter.accuracy() >= base.accuracy();
         Self { base, adapter, adapter_beats_base }
     }
 
@@ -261,7 +261,7 @@ fn scores(held_out: &HeldOutComparison) -> Table {
     let mut table = table();
     table.set_header(["held out", "loss", "exact match"]);
     for (name, scores) in [("base", &held_out.base), ("adapter", &held_out.adapter)] {
-        table.add_row([name.to_owned(), format!("{:.4}", scores.loss), format!("{:.1}%", 100.0 * scores.exact_match)]);
+        table.add_row([name.to_owned(), format!("{:.4}", scores.loss), format!("{:.1}%", 100.0 * scores.accuracy())]);
     }
     align_right(&mut table, &[1, 2]);
     table
@@ -278,9 +278,15 @@ fn align_right(table: &mut Table, columns: &[usize]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trainer_cuda::method::MethodMetrics;
 
     fn scores(loss: f64, exact_match: f64) -> Evaluation {
-        Evaluation { loss, exact_match, n_examples: 10, n_labels: 40 }
+        Evaluation {
+            loss,
+            n_examples: 10,
+            n_labels: 40,
+            metrics: MethodMetrics::Sft { exact_match: Some(exact_match) },
+        }
     }
 
     #[test]

@@ -160,8 +160,8 @@ fn a_tokenizer_of_a_larger_model() {
 fn an_unsupported_architecture() {
     with_config("architectures", json!(["MambaForCausalLM"])).refuses(
         &[],
-        "`model/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM; name another model with \
-         `--base-model`",
+        "`model/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM, Qwen2ForCausalLM, \
+         Qwen3ForCausalLM; name another model with `--base-model`",
     );
 }
 

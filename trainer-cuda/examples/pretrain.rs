@@ -19,6 +19,7 @@ use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodeConfig, Record, encode_sft};
 use trainer_cuda::formats::BaseModel;
+use trainer_cuda::method::Sft;
 use trainer_cuda::schedule::Schedule;
 use trainer_cuda::trainer::{Event, Trainer};
 
@@ -174,17 +175,17 @@ fn train(start: &Path, texts: &[String], out: &Path) -> Result<()> {
         seed: SEED,
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(Cpu::new(None), &base, config, train, held_out)?;
-    trainer.train(train, held_out, &mut |event| {
+    let mut trainer = Trainer::new(Sft::new(Cpu::new(None), &base, &config, train, held_out)?, config)?;
+    trainer.train(train, held_out, None, &mut |event| {
         match event {
             Event::Step(step) if step.step % 20 == 0 || step.step == step.total_steps => println!(
                 "step {}/{}  loss {:.4}  {:.0} ms  {} of {} tokens computed",
                 step.step, step.total_steps, step.loss, step.step_ms, step.n_tokens, step.n_tokens_flat
             ),
-            Event::Step(_) => {}
-            Event::Evaluation { epoch, evaluation } => {
-                println!("epoch {epoch}: held-out loss {:.4}", evaluation.loss);
+            Event::Evaluation { epoch, evaluation, .. } => {
+                println!("epoch {epoch:.0}: held-out loss {:.4}", evaluation.loss);
             }
+            _ => {}
         }
         ControlFlow::Continue(())
     })?;

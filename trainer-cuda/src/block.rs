@@ -1,10 +1,11 @@
-//! One Llama block, forward and backward, as two straight lists of device calls.
+//! One block of Llama, Qwen2 or Qwen3, forward and backward, as two straight lists of device calls.
 //!
-//! Backward recomputes the two normalised inputs and the MLP's product instead of keeping them.
+//! Backward recomputes the two normalised inputs, the MLP's product and normalised heads instead of keeping them.
 //! Gradient rule: parameters `+=`, activations `=`, the residual stream `+=`.
 
 use crate::buffers::{BatchBuffers, LayerActivations, Scratch};
 use crate::device::{AttentionMask, AttentionShape, Device, Trainable};
+use crate::head_norm::HeadNorms;
 use crate::linear::{Linear, Parameter, PerModule};
 
 /// The parameters of one block.
@@ -13,9 +14,11 @@ pub struct Block<D: Device> {
     pub attn_norm: Parameter<D>, // [1, hidden]
     /// `post_attention_layernorm`
     pub mlp_norm: Parameter<D>, // [1, hidden]
+    /// `self_attn.q_norm` and `self_attn.k_norm`, where the model has them.
+    pub head_norms: Option<HeadNorms<D>>,
     /// The seven linear layers.
     pub linear: PerModule<Linear<D>>,
-    /// Epsilon of both norms.
+    /// Epsilon of every norm.
     pub rms_norm_eps: f32,
 }
 
@@ -33,7 +36,7 @@ impl<D: Device> Block<D> {
     ) {
         let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
         let (linear, eps) = (&self.linear, self.rms_norm_eps);
-        let (normed, proj, mlp) = (&mut scratch.normed, &mut scratch.proj, &mut scratch.mlp);
+        let Scratch { normed, proj, mlp, heads: head_scratch, .. } = scratch;
         let (position, cos, sin) = (&batch.position, &batch.rope_cos, &batch.rope_sin);
         let hidden_len = n_tokens * linear.o.out_features;
 
@@ -41,10 +44,14 @@ impl<D: Device> Block<D> {
         linear.q.forward(device, trained, &mut act.q, &mut act.lora.q, normed, n_tokens);
         linear.k.forward(device, trained, &mut act.k, &mut act.lora.k, normed, n_tokens);
         linear.v.forward(device, trained, &mut act.v, &mut act.lora.v, normed, n_tokens);
-        device.rope_forward(&mut act.q, position, cos, sin, heads, head_dim, n_tokens);
-        device.rope_forward(&mut act.k, position, cos, sin, kv_heads, head_dim, n_tokens);
+        let (q, k) = match (&self.head_norms, head_scratch) {
+            (Some(norms), Some(out)) => norms.forward(device, trained, out, &act.q, &act.k, eps, shape),
+            _ => (&mut act.q, &mut act.k),
+        };
+        device.rope_forward(q, position, cos, sin, heads, head_dim, n_tokens);
+        device.rope_forward(k, position, cos, sin, kv_heads, head_dim, n_tokens);
         let mask = AttentionMask::Forest { subtree_end: &batch.subtree_end };
-        device.attention_forward(&mut act.attn, &mut act.lse, &act.q, &act.k, &act.v, mask, shape);
+        device.attention_forward(&mut act.attn, &mut act.lse, q, k, &act.v, mask, shape);
         linear.o.forward(device, trained, proj, &mut act.lora.o, &act.attn, n_tokens);
         device.add(&mut act.x_mid, &act.x, proj, hidden_len);
 
@@ -71,6 +78,7 @@ impl<D: Device> Block<D> {
         let (position, cos, sin) = (&batch.position, &batch.rope_cos, &batch.rope_sin);
         let intermediate_len = n_tokens * linear.gate.out_features;
         let Scratch { normed, mlp, dx, d_normed, d_attn, dq, dk, dv, delta, d_mlp, d_gate, d_up, d_h, .. } = scratch;
+        let head_scratch = &mut scratch.heads;
 
         device.swiglu_forward(mlp, &act.gate, &act.up, intermediate_len);
         linear.down.backward(device, trained, d_mlp, d_h, dx, mlp, &act.lora.down, n_tokens, false);
@@ -83,10 +91,23 @@ impl<D: Device> Block<D> {
         });
 
         linear.o.backward(device, trained, d_attn, d_h, dx, &act.attn, &act.lora.o, n_tokens, false);
+        let (q, k) = match (&self.head_norms, &mut *head_scratch) {
+            (Some(norms), Some(out)) => {
+                let (q, k) = norms.forward(device, trained, out, &act.q, &act.k, eps, shape);
+                device.rope_forward(q, position, cos, sin, heads, head_dim, n_tokens);
+                device.rope_forward(k, position, cos, sin, kv_heads, head_dim, n_tokens);
+                (&*q, &*k)
+            }
+            _ => (&act.q, &act.k),
+        };
         let mask = AttentionMask::Forest { subtree_end: &batch.subtree_end };
-        device.attention_backward(dq, dk, dv, delta, d_attn, &act.attn, &act.lse, &act.q, &act.k, &act.v, mask, shape);
+        device.attention_backward(dq, dk, dv, delta, d_attn, &act.attn, &act.lse, q, k, &act.v, mask, shape);
         device.rope_backward(dq, position, cos, sin, heads, head_dim, n_tokens);
         device.rope_backward(dk, position, cos, sin, kv_heads, head_dim, n_tokens);
+        let (dq, dk) = match (&self.head_norms, head_scratch) {
+            (Some(norms), Some(out)) => norms.backward(device, trained, out, dq, dk, &act.q, &act.k, shape),
+            _ => (&*dq, &*dk),
+        };
         device.rms_norm_forward(normed, &mut act.rstd_attn, &act.x, self.attn_norm.weight(trained), eps, n_tokens);
         linear.q.backward(device, trained, d_normed, d_h, dq, normed, &act.lora.q, n_tokens, false);
         linear.k.backward(device, trained, d_normed, d_h, dk, normed, &act.lora.k, n_tokens, true);

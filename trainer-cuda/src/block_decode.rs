@@ -19,7 +19,8 @@ impl<D: Device> Block<D> {
     ) {
         let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
         let (linear, eps) = (&self.linear, self.rms_norm_eps);
-        let StepBuffers { x, x_mid, normed, rstd, q, k, v, attn, proj, gate, up, mlp, h, .. } = step;
+        let StepBuffers { x, x_mid, normed, rstd, q, k, v, heads: head_scratch, attn, proj, gate, up, mlp, h, .. } =
+            step;
         let (position, cos, sin) = (&step.position, &step.rope_cos, &step.rope_sin);
         let hidden_len = n_tokens * linear.o.out_features;
 
@@ -27,6 +28,10 @@ impl<D: Device> Block<D> {
         linear.q.forward(device, trained, q, h, normed, n_tokens);
         linear.k.forward(device, trained, k, h, normed, n_tokens);
         linear.v.forward(device, trained, v, h, normed, n_tokens);
+        let (q, k) = match (&self.head_norms, head_scratch) {
+            (Some(norms), Some(out)) => norms.forward(device, trained, out, q, k, eps, shape),
+            _ => (q, k),
+        };
         device.rope_forward(q, position, cos, sin, heads, head_dim, n_tokens);
         device.rope_forward(k, position, cos, sin, kv_heads, head_dim, n_tokens);
         device.append_rows(&mut cache.k, k, n_past, kv_heads * head_dim, n_tokens);

@@ -10,9 +10,9 @@ pub struct LayerActivations<D: Device> {
     pub x: D::Act, // [n_tokens, hidden]
     /// Of the norm before attention.
     pub rstd_attn: D::F32, // [n_tokens]
-    /// Queries, rotated.
+    /// Queries: rotated, or where heads are normalised first, as projected.
     pub q: D::Act, // [n_tokens, heads, head_dim]
-    /// Keys, rotated.
+    /// Keys, likewise.
     pub k: D::Act, // [n_tokens, kv_heads, head_dim]
     /// Values.
     pub v: D::Act, // [n_tokens, kv_heads, head_dim]
@@ -62,6 +62,20 @@ pub struct Scratch<D: Device> {
     pub d_up: D::Act, // [n_tokens, intermediate]
     /// Gradient of `x A^T`.
     pub d_h: D::Act, // [n_tokens, rank]
+    /// Normalised heads, of models that normalise them.
+    pub heads: Option<HeadScratch<D>>,
+}
+
+/// Normalised queries and keys, computed again for the backward pass; then the gradients of what was normalised.
+pub struct HeadScratch<D: Device> {
+    /// Queries.
+    pub q: D::Act, // [n_tokens, heads, head_dim]
+    /// Keys.
+    pub k: D::Act, // [n_tokens, kv_heads, head_dim]
+    /// Of the queries.
+    pub rstd_q: D::F32, // [n_tokens, heads]
+    /// Of the keys.
+    pub rstd_k: D::F32, // [n_tokens, kv_heads]
 }
 
 /// The output projection works on labelled rows only.
@@ -142,6 +156,7 @@ impl<D: Device> Buffers<D> {
                 d_gate: from.act("scratch.d_gate"),
                 d_up: from.act("scratch.d_up"),
                 d_h: from.act("scratch.d_h"),
+                heads: HeadScratch::if_planned(&mut from),
             },
             head: HeadBuffers {
                 x: from.act("head.x"),
@@ -170,6 +185,18 @@ impl<D: Device> Buffers<D> {
         };
         from.finish();
         buffers
+    }
+}
+
+impl<D: Device> HeadScratch<D> {
+    /// `None` for models that do not normalise their heads.
+    pub(crate) fn if_planned(from: &mut Allocator<'_, D>) -> Option<Self> {
+        from.plans("scratch.q").then(|| Self {
+            q: from.act("scratch.q"),
+            k: from.act("scratch.k"),
+            rstd_q: from.f32("scratch.rstd_q"),
+            rstd_k: from.f32("scratch.rstd_k"),
+        })
     }
 }
 
@@ -216,6 +243,10 @@ impl<'a, D: Device> Allocator<'a, D> {
     /// Nothing of the plan may be left.
     pub(crate) fn finish(self) {
         assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+    }
+
+    fn plans(&self, name: &str) -> bool {
+        self.plan.buffers.iter().any(|buffer| buffer.name == name)
     }
 
     fn planned(&mut self, name: &str, kind: Kind) -> Option<usize> {

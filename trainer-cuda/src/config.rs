@@ -1,6 +1,7 @@
 //! What a model is, what LoRA adds, how a run trains.
 
 use crate::rope::Rope;
+use crate::schedule::LearningRate;
 use serde::{Deserialize, Serialize};
 
 /// A model's constants: what kind it is decides what can be trained on it.
@@ -98,7 +99,7 @@ pub enum Pooling {
 /// A decoder's constants, under the names of Hugging Face's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {
-    /// `LlamaForCausalLM`.
+    /// `LlamaForCausalLM`, `Qwen2ForCausalLM`, `Qwen3ForCausalLM`.
     pub architecture: String,
     /// Width of the residual stream.
     pub hidden_size: usize,
@@ -124,6 +125,14 @@ pub struct DecoderConfig {
     pub rope_scaling: RopeScaling,
     /// True where `lm_head` is the embedding table.
     pub tie_word_embeddings: bool,
+    /// True where `q_proj`, `k_proj` and `v_proj` have biases: Qwen2 always, others by `attention_bias`.
+    pub qkv_bias: bool,
+    /// True where `o_proj` has one too: `attention_bias` of Llama and Qwen3.
+    pub o_bias: bool,
+    /// True where the three layers of the MLP have biases.
+    pub mlp_bias: bool,
+    /// True where an RMSNorm of width `head_dim` stands between a query or key head and its rotation (Qwen3).
+    pub qk_norm: bool,
     /// First token of a text, where the tokenizer adds one.
     pub bos_token_id: Option<u32>,
     /// Token that ends a completion.
@@ -148,6 +157,15 @@ impl DecoderConfig {
             "mlp.gate_proj" | "mlp.up_proj" => (self.intermediate_size, self.hidden_size),
             "mlp.down_proj" => (self.hidden_size, self.intermediate_size),
             _ => panic!("`{path}` is no module of a block"),
+        }
+    }
+
+    /// True where a block's linear module has a bias, by its path.
+    pub fn module_bias(&self, path: &str) -> bool {
+        match path {
+            "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj" => self.qkv_bias,
+            "self_attn.o_proj" => self.o_bias,
+            _ => self.mlp_bias,
         }
     }
 }
@@ -264,6 +282,55 @@ pub struct TrainConfig {
     pub use_lora: bool,
     /// The low-rank update.
     pub lora: LoraConfig,
+    /// Of preference pairs.
+    pub dpo: DpoConfig,
+    /// Of triplets.
+    pub triplet: TripletConfig,
+    /// Optimiser steps between two evaluations on the held-out set; `None` evaluates after each epoch.
+    pub eval_steps: Option<usize>,
+    /// Evaluations without a lower held-out loss after which the run stops; the weights with the lowest are kept.
+    /// `None` trains to the end and keeps the last weights.
+    pub early_stopping_patience: Option<usize>,
+}
+
+/// Direct preference optimisation (Rafailov et al. 2023).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoConfig {
+    /// How strongly the reference holds the policy back.
+    pub beta: f64,
+}
+
+impl Default for DpoConfig {
+    fn default() -> Self {
+        Self { beta: 0.1 }
+    }
+}
+
+/// Triplet loss `max(0, margin + d(anchor, positive) - d(anchor, negative))`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TripletConfig {
+    /// The distance `d`.
+    pub distance: Distance,
+    /// How much nearer the positive has to be.
+    pub margin: f32,
+}
+
+impl Default for TripletConfig {
+    fn default() -> Self {
+        Self { distance: Distance::Cosine, margin: 0.5 }
+    }
+}
+
+/// How far two embeddings are apart, as sentence-transformers' `TripletDistanceMetric` defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distance {
+    /// `1 - cos(a, b)`.
+    Cosine,
+    /// `|a - b|`.
+    Euclidean,
 }
 
 impl Default for TrainConfig {
@@ -280,11 +347,34 @@ impl Default for TrainConfig {
             seed: 42,
             use_lora: true,
             lora: LoraConfig::default(),
+            dpo: DpoConfig::default(),
+            triplet: TripletConfig::default(),
+            eval_steps: None,
+            early_stopping_patience: None,
         }
     }
 }
 
 impl TrainConfig {
+    /// Refuses what cannot train on `n_examples`.
+    ///
+    /// # Errors
+    /// [`TrainerError::EmptyDataset`](crate::TrainerError::EmptyDataset); those of [`TrainConfig::validate`];
+    /// [`TrainerError::Config`](crate::TrainerError::Config) where the warmup is as long as the run.
+    pub fn validate_for(&self, n_examples: usize) -> crate::Result<()> {
+        if n_examples == 0 {
+            return Err(crate::TrainerError::EmptyDataset);
+        }
+        self.validate()?;
+        let total_steps = self.steps_per_epoch(n_examples) * self.epochs;
+        LearningRate::new(self.learning_rate, self.lr_scheduler, self.warmup_ratio, total_steps).map(drop)
+    }
+
+    /// Optimiser steps of one pass over `n_examples`.
+    pub fn steps_per_epoch(&self, n_examples: usize) -> usize {
+        n_examples.div_ceil(self.batch_size).div_ceil(self.gradient_accumulation_steps)
+    }
+
     /// Refuses what cannot train.
     ///
     /// # Errors
@@ -296,6 +386,8 @@ impl TrainConfig {
             ("batch_size", self.batch_size),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
             ("lora.rank", self.lora.rank),
+            ("eval_steps", self.eval_steps.unwrap_or(1)),
+            ("early_stopping_patience", self.early_stopping_patience.unwrap_or(1)),
         ] {
             if value == 0 {
                 return refuse(format!("`{key}` must be at least 1"));
@@ -306,6 +398,12 @@ impl TrainConfig {
         }
         if !(0.0..1.0).contains(&self.warmup_ratio) {
             return refuse(format!("`warmup_ratio` must be from 0 to below 1, not {}", self.warmup_ratio));
+        }
+        if !(self.dpo.beta > 0.0 && self.dpo.beta.is_finite()) {
+            return refuse(format!("`dpo.beta` must be above 0, not {}", self.dpo.beta));
+        }
+        if !(self.triplet.margin > 0.0 && self.triplet.margin.is_finite()) {
+            return refuse(format!("`triplet.margin` must be above 0, not {}", self.triplet.margin));
         }
         for (key, value) in [("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)] {
             if !(value >= 0.0 && value.is_finite()) {
@@ -336,6 +434,10 @@ pub(crate) mod tests {
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
             tie_word_embeddings: true,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
             bos_token_id: None,
             eos_token_id: Some(2),
             pad_token_id: None,

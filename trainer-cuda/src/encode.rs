@@ -2,8 +2,10 @@
 
 use crate::batch::TokenExample;
 use crate::formats::{ChatMessage, TextTokenizer};
+use crate::method::PairExample;
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// One SFT record, as a formatter made it.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +24,24 @@ pub enum Record {
         /// Trained.
         completion: String,
     },
-    /// Rendered by the model's chat template; the last assistant turn is trained.
+    /// Rendered by the model's chat template; every assistant turn is trained, the last is scored.
     Chat(Vec<ChatMessage>),
+}
+
+impl Record {
+    /// A response that says nothing would teach the model to stop at once.
+    fn has_empty_response(&self) -> bool {
+        let is_empty = |text: &str| text.trim().is_empty();
+        match self {
+            Self::Text { text, response_start } => {
+                is_empty(text) || response_start.and_then(|at| text.get(at..)).is_some_and(is_empty)
+            }
+            Self::PromptCompletion { completion, .. } => is_empty(completion),
+            Self::Chat(messages) => {
+                messages.iter().any(|message| message.role == "assistant" && is_empty(&message.content))
+            }
+        }
+    }
 }
 
 /// Which tokens carry loss.
@@ -102,22 +120,19 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
     let mut encoded = Encoded::default();
     for (index, record) in records.iter().enumerate() {
         let at = |what: String| TrainerError::Encode { index, what };
-        let (whole, prompt) = parts(tokenizer, record).map_err(|error| at(error.to_string()))?;
-        let whole = with_eos(whole, tokenizer.eos_token());
-        let mut ids = tokenizer.encode(&whole).map_err(|error| at(error.to_string()))?;
-        let response_start = match &prompt {
-            Some(prompt) => {
-                let prompt = tokenizer.encode(prompt).map_err(|error| at(error.to_string()))?;
-                prompt.iter().zip(&ids).take_while(|(a, b)| a == b).count()
-            }
-            None => 0,
-        };
+        if record.has_empty_response() {
+            encoded.skipped.push(Skipped { index, reason: EMPTY });
+            continue;
+        }
+        let text = Rendered::new(tokenizer, record).map_err(|error| at(error.to_string()))?;
+        let mut ids = tokenizer.encode(&text.whole).map_err(|error| at(error.to_string()))?;
+        let responses = text.responses(tokenizer, &ids).map_err(|error| at(error.to_string()))?;
         let completion_only = match config.loss_on {
             LossOn::Auto => !matches!(record, Record::Text { .. }),
             LossOn::Completion => true,
             LossOn::Whole => false,
         };
-        if completion_only && prompt.is_none() {
+        if completion_only && responses.is_empty() {
             let what = "the formatter did not say where the response starts, so the loss cannot be on it alone; \
                         use loss_on = \"whole\" or a formatter that says"
                 .into();
@@ -127,17 +142,18 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
         if over_length {
             match config.over_length {
                 OverLength::Drop => {
-                    encoded.skipped.push(Skipped { index, reason: "longer than max_length" });
+                    encoded.skipped.push(Skipped { index, reason: LONGER });
                     continue;
                 }
                 OverLength::Truncate => ids.truncate(config.max_length),
             }
         }
-        let labelled_from = if completion_only { response_start } else { 0 };
-        let labels: Vec<bool> = (0..ids.len()).map(|i| i >= labelled_from).collect();
+        let is_label = |i: usize| !completion_only || responses.iter().any(|response| response.contains(&i));
+        let labels: Vec<bool> = (0..ids.len()).map(is_label).collect();
+        let response_start = responses.last().map_or(0, |response| response.start);
         let example = TokenExample { input_ids: ids, labels, response_start };
         if example.n_labels() == 0 {
-            encoded.skipped.push(Skipped { index, reason: "no label left after truncation" });
+            encoded.skipped.push(Skipped { index, reason: if over_length { NO_LABEL_LEFT } else { EMPTY } });
             continue;
         }
         encoded.n_truncated += usize::from(over_length);
@@ -147,19 +163,71 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
     Ok(encoded)
 }
 
-/// The whole text of a record, and its prompt where it has one.
-fn parts(tokenizer: &TextTokenizer, record: &Record) -> Result<(String, Option<String>)> {
-    Ok(match record {
-        Record::Text { text, response_start } => {
-            (text.clone(), response_start.and_then(|at| text.get(..at)).map(str::to_owned))
+const LONGER: &str = "longer than max_length";
+const EMPTY: &str = "empty completion";
+const NO_LABEL_LEFT: &str = "no label left after truncation";
+
+/// A record as text.
+struct Rendered {
+    whole: String,
+    /// Texts before and through each response; both are beginnings of `whole`.
+    responses: Vec<(String, String)>,
+}
+
+impl Rendered {
+    fn new(tokenizer: &TextTokenizer, record: &Record) -> Result<Self> {
+        let eos = tokenizer.eos_token();
+        Ok(match record {
+            Record::Text { text, response_start } => {
+                let whole = with_eos(text.clone(), eos);
+                let prompt = response_start.and_then(|at| text.get(..at));
+                Self { responses: prompt.map(|prompt| (prompt.to_owned(), whole.clone())).into_iter().collect(), whole }
+            }
+            Record::PromptCompletion { prompt, completion } => {
+                let whole = with_eos(format!("{prompt}{completion}"), eos);
+                Self { responses: vec![(prompt.clone(), whole.clone())], whole }
+            }
+            Record::Chat(messages) => Self::chat(tokenizer, messages)?,
+        })
+    }
+
+    /// An assistant turn runs from where the template would let the model go on, to what ends the turn.
+    fn chat(tokenizer: &TextTokenizer, messages: &[ChatMessage]) -> Result<Self> {
+        let whole = with_eos(tokenizer.render_chat(messages, false)?.trim_end().to_owned(), tokenizer.eos_token());
+        let mut responses = Vec::new();
+        for (turn, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+            let before = tokenizer.render_chat(&messages[..turn], true)?;
+            let through = match turn + 1 == messages.len() {
+                true => whole.clone(),
+                false => tokenizer.render_chat(&messages[..=turn], false)?.trim_end().to_owned(),
+            };
+            if !whole.starts_with(&before) || !whole.starts_with(&through) {
+                let what = format!(
+                    "the chat template renders turn {} in another way once the conversation goes on, so it can't be \
+                     trained within it; give each assistant turn a record of its own, or use loss_on = \"whole\"",
+                    turn + 1
+                );
+                return Err(TrainerError::Encode { index: 0, what });
+            }
+            responses.push((before, through));
         }
-        Record::PromptCompletion { prompt, completion } => (format!("{prompt}{completion}"), Some(prompt.clone())),
-        Record::Chat(messages) => {
-            let before_answer = messages.len().saturating_sub(1);
-            let prompt = tokenizer.render_chat(&messages[..before_answer], true)?;
-            (tokenizer.render_chat(messages, false)?.trim_end().to_owned(), Some(prompt))
-        }
-    })
+        Ok(Self { whole, responses })
+    }
+
+    /// The tokens of each response: from where the tokens of the text before it and of the whole stop agreeing.
+    fn responses(&self, tokenizer: &TextTokenizer, ids: &[u32]) -> Result<Vec<Range<usize>>> {
+        let end_of = |text: &str| -> Result<usize> {
+            if text.len() == self.whole.len() {
+                return Ok(ids.len());
+            }
+            Ok(common_prefix(&tokenizer.encode(text)?, ids))
+        };
+        self.responses.iter().map(|(before, through)| Ok(end_of(before)?..end_of(through)?)).collect()
+    }
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 fn with_eos(mut text: String, eos: Option<&str>) -> String {
@@ -167,4 +235,96 @@ fn with_eos(mut text: String, eos: Option<&str>) -> String {
         text.push_str(eos);
     }
     text
+}
+
+/// Two responses to one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairRecord {
+    /// What both answer.
+    pub prompt: Prompt,
+    /// The preferred response.
+    pub chosen: String,
+    /// The other.
+    pub rejected: String,
+}
+
+/// What comes before a response.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// As it stands.
+    Text(String),
+    /// Rendered by the model's chat template; the responses are assistant turns.
+    Chat(Vec<ChatMessage>),
+}
+
+/// The pairs of a set of records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EncodedPairs {
+    /// In the order of the records.
+    pub examples: Vec<PairExample>,
+    /// For each pair, the index of its record.
+    pub record_index: Vec<usize>,
+    /// The other records.
+    pub skipped: Vec<Skipped>,
+    /// How many pairs lost the end of a side to [`OverLength::Truncate`].
+    pub n_truncated: usize,
+}
+
+/// Tokenises preference pairs as TRL 1.16's `DPOTrainer` does: the end-of-sequence token belongs to the response, and
+/// both responses start at the same token, the earlier of the two places where prompt and whole stop agreeing.
+///
+/// # Errors
+/// [`TrainerError::Encode`] where the tokenizer or the chat template refuses a record.
+pub fn encode_dpo(tokenizer: &TextTokenizer, records: &[PairRecord], config: &EncodeConfig) -> Result<EncodedPairs> {
+    let mut encoded = EncodedPairs::default();
+    for (index, record) in records.iter().enumerate() {
+        let at = |error: TrainerError| TrainerError::Encode { index, what: error.to_string() };
+        if record.chosen == record.rejected {
+            encoded.skipped.push(Skipped { index, reason: "chosen equals rejected" });
+            continue;
+        }
+        if record.chosen.trim().is_empty() || record.rejected.trim().is_empty() {
+            encoded.skipped.push(Skipped { index, reason: EMPTY });
+            continue;
+        }
+        let (prompt, chosen) = side(tokenizer, &record.prompt, &record.chosen).map_err(at)?;
+        let (_, rejected) = side(tokenizer, &record.prompt, &record.rejected).map_err(at)?;
+        let start = common_prefix(&prompt, &chosen).min(common_prefix(&prompt, &rejected));
+        let over_length = chosen.len().max(rejected.len()) > config.max_length;
+        if over_length && (config.over_length == OverLength::Drop || start >= config.max_length) {
+            encoded.skipped.push(Skipped { index, reason: LONGER });
+            continue;
+        }
+        let example = |mut ids: Vec<u32>| {
+            ids.truncate(config.max_length);
+            let labels = (0..ids.len()).map(|i| i >= start).collect();
+            TokenExample { input_ids: ids, labels, response_start: start }
+        };
+        let pair = PairExample { chosen: example(chosen), rejected: example(rejected) };
+        if pair.chosen.n_labels() == 0 || pair.rejected.n_labels() == 0 {
+            encoded.skipped.push(Skipped { index, reason: NO_LABEL_LEFT });
+            continue;
+        }
+        if pair.chosen.input_ids == pair.rejected.input_ids {
+            encoded.skipped.push(Skipped { index, reason: "chosen equals rejected after truncation" });
+            continue;
+        }
+        encoded.n_truncated += usize::from(over_length);
+        encoded.examples.push(pair);
+        encoded.record_index.push(index);
+    }
+    Ok(encoded)
+}
+
+/// Token ids of the prompt, and of the prompt with the response.
+fn side(tokenizer: &TextTokenizer, prompt: &Prompt, response: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+    let (prompt, whole) = match prompt {
+        Prompt::Text(prompt) => (prompt.clone(), format!("{prompt}{response}")),
+        Prompt::Chat(messages) => {
+            let answer = ChatMessage { role: "assistant".into(), content: response.to_owned() };
+            let all: Vec<ChatMessage> = messages.iter().cloned().chain([answer]).collect();
+            (tokenizer.render_chat(messages, true)?, tokenizer.render_chat(&all, false)?.trim_end().to_owned())
+        }
+    };
+    Ok((tokenizer.encode(&prompt)?, tokenizer.encode(&with_eos(whole, tokenizer.eos_token()))?))
 }

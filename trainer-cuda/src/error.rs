@@ -127,6 +127,22 @@ pub enum TrainerError {
         /// Why.
         what: String,
     },
+    /// A checkpoint that this run cannot go on from.
+    #[error("the checkpoint `{}` is of {what}; resume with what it was made with, or remove it to start anew", path.display())]
+    OtherCheckpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// `another configuration: \`epochs\` is 3 there, 4 here`.
+        what: String,
+    },
+    /// DPO started from a loss that is not ln 2, so the reference is not of this model.
+    #[error(
+        "the first DPO loss is {loss}, not ln 2 = 0.6931: the cached reference is of another model; remove it and start again"
+    )]
+    StaleReference {
+        /// What the first step gave.
+        loss: f64,
+    },
     /// A number left the range of floats.
     #[error("{what} is not finite at step {step}; lower the learning rate, or look at the examples of that step")]
     NotFinite {

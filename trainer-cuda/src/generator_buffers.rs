@@ -1,6 +1,6 @@
 //! Every buffer of text generation: the key-value cache, and what one pass through the model needs.
 
-use crate::buffers::Allocator;
+use crate::buffers::{Allocator, HeadScratch};
 use crate::config::DecoderConfig;
 use crate::device::Device;
 use crate::plan::{Kind, MemoryPlan};
@@ -37,6 +37,8 @@ pub struct StepBuffers<D: Device> {
     pub k: D::Act, // [n_tokens, kv_heads, head_dim]
     /// Values, on their way into the cache.
     pub v: D::Act, // [n_tokens, kv_heads, head_dim]
+    /// Normalised heads, of models that normalise them.
+    pub heads: Option<HeadScratch<D>>,
     /// Output of attention.
     pub attn: D::Act, // [n_tokens, heads, head_dim]
     /// Output of `o_proj` or `down_proj`.
@@ -111,6 +113,7 @@ pub fn plan(config: &DecoderConfig, max_length: usize, lora_rank: usize) -> Memo
         plan.add(Kind::Act, "step.h".into(), &[n_tokens, lora_rank]);
     }
     plan.add(Kind::F32, "step.rstd".into(), &[n_tokens]);
+    plan.add_head_scratch(config, n_tokens);
     for name in ["rope.cos", "rope.sin"] {
         plan.add(Kind::F32, name.into(), &[max_length, head_dim / 2]);
     }
@@ -142,6 +145,7 @@ impl<D: Device> GeneratorBuffers<D> {
                 q: from.act("step.q"),
                 k: from.act("step.k"),
                 v: from.act("step.v"),
+                heads: HeadScratch::if_planned(&mut from),
                 attn: from.act("step.attn"),
                 proj: from.act("step.proj"),
                 gate: from.act("step.gate"),

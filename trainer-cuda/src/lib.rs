@@ -1,13 +1,15 @@
 //! LoRA training by hand-written forward and backward passes over a small [`device::Device`].
 //!
 //! Read in this order: [`batch`] (a batch is a prefix forest), [`block`] (one block as two lists of device calls),
-//! [`decoder`] (the model around the blocks), [`trainer`] (the loop). [`device`] is the contract that a device fulfils.
+//! [`decoder`] (the model around the blocks), [`method`] (SFT, DPO, triplets), [`trainer`] (the loop). [`device`] is the contract that a device fulfils.
 
 pub mod adapter;
+pub mod atomic_file;
 pub mod batch;
 pub mod block;
 mod block_decode;
 pub mod buffers;
+pub mod checkpoint;
 pub mod config;
 pub mod cpu;
 pub mod decoder;
@@ -17,8 +19,10 @@ pub mod error;
 pub mod formats;
 pub mod generator;
 pub mod generator_buffers;
+pub mod head_norm;
 pub mod linear;
 pub mod loader;
+pub mod method;
 pub mod plan;
 pub mod rope;
 pub mod sampling;

@@ -40,6 +40,8 @@ pub struct Lora {
     pub b: usize,
     /// `alpha / rank`.
     pub scaling: f32,
+    /// False while the model is scored as its base.
+    pub enabled: bool,
 }
 
 /// `y = x W^T + bias + scaling * x A^T B^T`.
@@ -69,7 +71,7 @@ impl<D: Device> Linear<D> {
     ) {
         let bias = self.bias.as_ref().map(|bias| bias.weight(trained));
         device.linear_forward(y, x, self.weight.weight(trained), bias, n_tokens);
-        if let (Some(lora), Some(h)) = (self.lora, h) {
+        if let (Some(lora), Some(h)) = (self.lora.filter(|lora| lora.enabled), h) {
             let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
             device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
         }
@@ -149,6 +151,12 @@ pub const MODULE_PATHS: PerModule<&str> = PerModule {
 pub const MODULE_NAMES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 impl<T> PerModule<T> {
+    /// Each value in order.
+    pub fn each_mut(&mut self) -> [&mut T; 7] {
+        let Self { q, k, v, o, gate, up, down } = self;
+        [q, k, v, o, gate, up, down]
+    }
+
     /// Builds each value in order.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Reads a base model into parameters, frozen or trained, and starts the low-rank updates beside them.
 
-use crate::config::LoraConfig;
+use crate::config::{LoraConfig, TrainConfig};
 use crate::device::{Device, Trainable};
 use crate::formats::{BaseModel, HostTensor};
 use crate::linear::{Linear, Lora, Parameter};
@@ -22,6 +22,16 @@ pub enum Training<'a> {
     Full,
     /// Nothing: the model is only run.
     Nothing,
+}
+
+impl<'a> Training<'a> {
+    /// What a run's configuration trains.
+    pub fn of(config: &'a TrainConfig) -> Self {
+        match config.use_lora {
+            true => Self::Lora { config: &config.lora, seed: config.seed },
+            false => Self::Full,
+        }
+    }
 }
 
 /// Reads a base model into parameters, frozen or trained.
@@ -145,6 +155,6 @@ impl<'a, D: Device> Loader<'a, D> {
         let a = self.train(format!("{path}.lora_A.weight"), a, config.rank, in_features);
         let b = vec![0.0; out_features * config.rank];
         let b = self.train(format!("{path}.lora_B.weight"), b, out_features, config.rank);
-        Some(Lora { a, b, scaling: config.scaling() })
+        Some(Lora { a, b, scaling: config.scaling(), enabled: true })
     }
 }

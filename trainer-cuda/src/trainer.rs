@@ -1,16 +1,16 @@
-//! The training loop, and the held-out evaluation that judges it.
+//! The training loop: shuffle, step, evaluate, stop early, save, go on where a killed run stopped.
 
-use crate::batch::{Budget, Forest, TokenExample};
+use crate::checkpoint::{self, BestWeights, Checkpoints, Identity, Position};
 use crate::config::TrainConfig;
-use crate::decoder::Decoder;
 use crate::device::{AdamW, Device};
 use crate::formats::{BaseModel, peft};
-use crate::loader::Training;
+use crate::method::{Evaluation, Method, MethodMetrics, StepLoss};
 use crate::schedule::LearningRate;
 use crate::{Result, TrainerError, adapter};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -29,7 +29,7 @@ pub struct StepMetrics {
     pub total_steps: usize,
     /// Passes over the data so far, in fractions.
     pub epoch: f64,
-    /// Mean negative log-likelihood over the step's labelled tokens, in nats.
+    /// The method's mean loss over the step.
     pub loss: f64,
     /// Gradient norm before clipping.
     pub grad_norm: f32,
@@ -43,151 +43,216 @@ pub struct StepMetrics {
     pub n_labels: usize,
     /// Wall time, in milliseconds.
     pub step_ms: f64,
+    /// The method's own figures.
+    #[serde(flatten)]
+    pub metrics: MethodMetrics,
 }
 
 /// What a run tells while it goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// The run goes on after this step of a checkpoint.
+    Resumed {
+        /// Steps that are done.
+        step: usize,
+    },
     /// An optimiser step is done.
     Step(StepMetrics),
-    /// The held-out set was scored at the end of an epoch.
+    /// The held-out set was scored.
     Evaluation {
-        /// Epochs done.
-        epoch: usize,
+        /// Optimiser steps done.
+        step: usize,
+        /// Passes over the data so far, in fractions.
+        epoch: f64,
+        /// True where no evaluation before had a lower loss.
+        best: bool,
         /// The scores.
+        #[serde(flatten)]
         evaluation: Evaluation,
+    },
+    /// The held-out loss has not fallen for as many evaluations as the configuration allows.
+    EarlyStop {
+        /// Optimiser steps done.
+        step: usize,
+        /// The step whose weights are kept.
+        best_step: usize,
     },
 }
 
-/// Scores on a set of examples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Mean negative log-likelihood over labelled tokens, in nats.
-    pub loss: f64,
-    /// Share of examples whose greedy answer is the expected one, to the last token: each response token is the
-    /// likeliest after those before it, which holds for all of them exactly where greedy decoding gives the response.
-    pub exact_match: f64,
-    /// Examples scored.
-    pub n_examples: usize,
-    /// Labelled tokens.
-    pub n_labels: usize,
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopped {
+    /// All steps are done.
+    Finished,
+    /// The held-out loss stopped falling.
+    Early,
+    /// The caller asked.
+    Cancelled,
 }
 
-/// Trains one model on one set.
-pub struct Trainer<D: Device> {
-    decoder: Decoder<D>,
+/// What a run did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it ended.
+    pub stopped: Stopped,
+    /// Optimiser steps done, those before a resume included.
+    pub steps: usize,
+    /// The step whose weights the model has now, where early stopping keeps the best.
+    pub best_step: Option<usize>,
+    /// The step of the checkpoint that it went on from.
+    pub resumed_at: Option<usize>,
+}
+
+/// Trains one model by one method.
+pub struct Trainer<M: Method> {
+    method: M,
     config: TrainConfig,
-    budget: Budget,
 }
 
-impl<D: Device> Trainer<D> {
-    /// Loads `base`, with buffers for the batches of `train` and for scoring `held_out`.
+impl<M: Method> Trainer<M> {
+    /// A trainer of what `method` has loaded.
     ///
     /// # Errors
-    /// [`TrainerError::EmptyDataset`]; [`TrainerError::Config`] where the configuration makes no sense or an example is
-    /// longer than the model's positions; those of [`Decoder::load`].
-    pub fn new(
-        device: D,
-        base: &BaseModel,
-        config: TrainConfig,
-        train: &[TokenExample],
-        held_out: &[TokenExample],
-    ) -> Result<Self> {
-        if train.is_empty() {
-            return Err(TrainerError::EmptyDataset);
-        }
+    /// Those of [`TrainConfig::validate`].
+    pub fn new(method: M, config: TrainConfig) -> Result<Self> {
         config.validate()?;
-        LearningRate::new(config.learning_rate, config.lr_scheduler, config.warmup_ratio, total_steps(&config, train))?;
-        check_examples(base, train.iter().chain(held_out))?;
-        let of_steps = (0..config.epochs).flat_map(|epoch| micro_batches(&config, train, epoch));
-        let of_scoring = held_out.iter().map(|example| vec![example]);
-        let budget = of_steps
-            .chain(of_scoring)
-            .map(|examples| Forest::new(&examples).budget())
-            .fold(Budget::default(), Budget::max);
-        // A scored batch of the held-out set may fill the token budget with rows and edges that no training batch had.
-        let budget = Budget { n_rows: budget.n_tokens, n_edges: budget.n_edges.max(budget.n_tokens), ..budget };
-        Self::with_budget(device, base, config, budget)
+        Ok(Self { method, config })
     }
 
-    /// Loads `base`, with buffers for batches up to `budget`.
+    /// The method and its model.
+    pub fn method(&self) -> &M {
+        &self.method
+    }
+
+    /// The method and its model, to overwrite an adapter.
+    pub fn method_mut(&mut self) -> &mut M {
+        &mut self.method
+    }
+
+    /// Scores `examples`.
+    pub fn evaluate(&mut self, examples: &[M::Example]) -> Evaluation {
+        self.method.evaluate(examples)
+    }
+
+    /// Trains over `train`, scoring `held_out` as often as the configuration says. Where `checkpoints` names a file that
+    /// is there, goes on from it. Stops between steps where `on_event` breaks, with the state saved.
     ///
     /// # Errors
-    /// Those of [`TrainConfig::validate`] and [`Decoder::load`].
-    pub fn with_budget(device: D, base: &BaseModel, config: TrainConfig, budget: Budget) -> Result<Self> {
-        config.validate()?;
-        let training = match config.use_lora {
-            true => Training::Lora { config: &config.lora, seed: config.seed },
-            false => Training::Full,
-        };
-        let decoder = Decoder::load(device, base, training, budget)?;
-        Ok(Self { decoder, config, budget })
-    }
-
-    /// The model.
-    pub fn decoder(&self) -> &Decoder<D> {
-        &self.decoder
-    }
-
-    /// The model, to overwrite its adapter.
-    pub fn decoder_mut(&mut self) -> &mut Decoder<D> {
-        &mut self.decoder
-    }
-
-    /// Trains over `train`, scoring `held_out` after each epoch. Stops early, between steps, where `on_event` breaks.
-    ///
-    /// # Errors
-    /// [`TrainerError::NotFinite`] where the loss or the gradient is no number; the weights are those before that step.
+    /// [`TrainerError::NotFinite`] where the loss or a gradient is no number, the weights being those before that step;
+    /// [`TrainerError::OtherCheckpoint`]; [`TrainerError::Io`] where a checkpoint can't be written: the one before it is
+    /// still there.
     pub fn train(
         &mut self,
-        train: &[TokenExample],
-        held_out: &[TokenExample],
+        train: &[M::Example],
+        held_out: &[M::Example],
+        checkpoints: Option<&Checkpoints>,
         on_event: &mut dyn FnMut(&Event) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         let config = self.config.clone();
-        let total_steps = total_steps(&config, train);
+        let steps_per_epoch = config.steps_per_epoch(train.len());
+        let total_steps = steps_per_epoch * config.epochs;
         let rate = LearningRate::new(config.learning_rate, config.lr_scheduler, config.warmup_ratio, total_steps)?;
-        let steps_per_epoch = total_steps / config.epochs;
-        let mut step = 0;
-        for epoch in 0..config.epochs {
-            let batches: Vec<_> = micro_batches(&config, train, epoch).collect();
-            for micro_batches in batches.chunks(config.gradient_accumulation_steps) {
-                let started = Instant::now();
-                let learning_rate = rate.at(step);
-                step += 1;
-                let mut metrics = self.step(micro_batches, step, learning_rate)?;
-                metrics.total_steps = total_steps;
-                metrics.epoch = step as f64 / steps_per_epoch as f64;
-                metrics.step_ms = started.elapsed().as_secs_f64() * 1e3;
-                if on_event(&Event::Step(metrics)).is_break() {
-                    return Ok(());
-                }
-            }
-            if !held_out.is_empty() {
-                let evaluation = self.evaluate(held_out);
-                if on_event(&Event::Evaluation { epoch: epoch + 1, evaluation }).is_break() {
-                    return Ok(());
+        let eval_steps = config.eval_steps.unwrap_or(steps_per_epoch);
+        let saved = checkpoints.map(|checkpoints| (checkpoints, self.identity(checkpoints, train, held_out)));
+        let (mut position, mut best_weights) = (Position::default(), None);
+        let mut resumed_at = None;
+        if let Some((checkpoints, identity)) = &saved {
+            let (device, trained) = self.method.optimizer_parts();
+            if let Some((restored, best)) = checkpoint::restore(&checkpoints.path, identity, device, trained)? {
+                (position, best_weights) = (restored, best);
+                resumed_at = Some(position.step);
+                if on_event(&Event::Resumed { step: position.step }).is_break() {
+                    return Ok(Outcome {
+                        stopped: Stopped::Cancelled,
+                        steps: position.step,
+                        best_step: None,
+                        resumed_at,
+                    });
                 }
             }
         }
-        Ok(())
+
+        let patience = config.early_stopping_patience.filter(|_| !held_out.is_empty());
+        let mut stopped = Stopped::Finished;
+        let exhausted = |position: &Position| patience.is_some_and(|patience| position.stale_evaluations >= patience);
+        let mut epoch_batches = Vec::new();
+        while position.step < total_steps && !exhausted(&position) {
+            let (epoch, within) = (position.step / steps_per_epoch, position.step % steps_per_epoch);
+            if within == 0 || epoch_batches.is_empty() {
+                epoch_batches = micro_batches(&config, train, epoch).collect();
+            }
+            let accumulated = config.gradient_accumulation_steps;
+            let end = ((within + 1) * accumulated).min(epoch_batches.len());
+            let started = Instant::now();
+            let mut metrics =
+                self.step(&epoch_batches[within * accumulated..end], position.step + 1, rate.at(position.step))?;
+            position.step += 1;
+            let epoch = position.step as f64 / steps_per_epoch as f64;
+            (metrics.total_steps, metrics.epoch) = (total_steps, epoch);
+            metrics.step_ms = started.elapsed().as_secs_f64() * 1e3;
+            let mut cancelled = on_event(&Event::Step(metrics)).is_break();
+
+            let evaluates = !held_out.is_empty()
+                && (position.step.is_multiple_of(eval_steps) || (patience.is_some() && position.step == total_steps));
+            if evaluates && cancelled {
+                // The evaluation belongs to the step: without it the state is not one that an unbroken run has. What
+                // was saved before is.
+                stopped = Stopped::Cancelled;
+                break;
+            }
+            if evaluates {
+                let evaluation = self.method.evaluate(held_out);
+                let best = position.best.is_none_or(|(loss, _)| evaluation.loss < loss);
+                position.stale_evaluations = if best { 0 } else { position.stale_evaluations + 1 };
+                if best && patience.is_some() {
+                    position.best = Some((evaluation.loss, position.step));
+                    best_weights = Some(self.read_weights());
+                } else if best {
+                    position.best = Some((evaluation.loss, position.step));
+                }
+                let event = Event::Evaluation { step: position.step, epoch, best, evaluation };
+                cancelled = on_event(&event).is_break();
+            }
+            if let Some((checkpoints, identity)) = &saved {
+                if cancelled || position.step.is_multiple_of(checkpoints.every_steps) {
+                    let (device, trained) = self.method.optimizer_parts();
+                    checkpoint::save(&checkpoints.path, identity, &position, device, trained, best_weights.as_ref())?;
+                }
+            }
+            if cancelled {
+                stopped = Stopped::Cancelled;
+                break;
+            }
+        }
+        if stopped != Stopped::Cancelled {
+            if let (Some((_, best_step)), true) = (position.best, exhausted(&position)) {
+                stopped = Stopped::Early;
+                let _ = on_event(&Event::EarlyStop { step: position.step, best_step }); // nothing is left to cancel
+            }
+            if let Some(weights) = &best_weights {
+                self.write_weights(weights);
+            }
+        }
+        let best_step = best_weights.and(position.best).map(|(_, step)| step);
+        Ok(Outcome { stopped, steps: position.step, best_step, resumed_at })
     }
 
-    /// One optimiser step over its micro-batches, normalised by the labelled tokens of all of them.
+    /// One optimiser step over its micro-batches.
     ///
     /// # Errors
-    /// [`TrainerError::NotFinite`].
-    pub fn step(
-        &mut self,
-        micro_batches: &[Vec<&TokenExample>],
-        step: usize,
-        learning_rate: f32,
-    ) -> Result<StepMetrics> {
-        let forests: Vec<Forest> = micro_batches.iter().map(|examples| Forest::new(examples)).collect();
-        let loss = self.accumulate(&forests);
+    /// [`TrainerError::NotFinite`]; those of [`Method::accumulate`].
+    pub fn step(&mut self, micro_batches: &[Vec<&M::Example>], step: usize, learning_rate: f32) -> Result<StepMetrics> {
+        self.zero_gradients();
+        let StepLoss { loss, metrics, n_tokens, n_tokens_flat, n_labels } =
+            self.method.accumulate(micro_batches, step)?;
         if !loss.is_finite() {
-            return Err(TrainerError::NotFinite { what: "the loss".into(), step });
+            let what = match self.method.find_not_finite() {
+                Some(buffer) => format!("the loss (first in `{buffer}`)"),
+                None => "the loss".into(),
+            };
+            return Err(TrainerError::NotFinite { what, step });
         }
         let grad_norm = self.apply(step, learning_rate)?;
         Ok(StepMetrics {
@@ -197,38 +262,38 @@ impl<D: Device> Trainer<D> {
             loss,
             grad_norm,
             learning_rate,
-            n_tokens: forests.iter().map(Forest::n_tokens).sum(),
-            n_tokens_flat: forests.iter().map(|forest| forest.n_tokens_flat).sum(),
-            n_labels: forests.iter().map(|forest| forest.total_weight() as usize).sum(),
+            n_tokens,
+            n_tokens_flat,
+            n_labels,
             step_ms: 0.0,
+            metrics,
         })
     }
 
-    /// Sets the gradients to those of the mean loss over `forests`, and returns that loss in nats.
-    pub fn accumulate(&mut self, forests: &[Forest]) -> f64 {
-        let (device, trained) = self.decoder.optimizer_parts();
+    /// Sets every gradient to zero.
+    pub fn zero_gradients(&mut self) {
+        let (device, trained) = self.method.optimizer_parts();
         for tensor in trained {
             let len = device.weight_shape(&tensor.weight).iter().product();
             device.zero_f32(&mut tensor.grad, len);
         }
-        let total_weight: f64 = forests.iter().map(Forest::total_weight).sum();
-        let mut loss = 0.0;
-        for forest in forests {
-            let d_logprob: Vec<f32> =
-                forest.edge_weight.iter().map(|&weight| (-f64::from(weight) / total_weight) as f32).collect();
-            let scores = self.decoder.score_and_backward(forest, &d_logprob);
-            loss += negative_log_likelihood(forest, &scores.logprob) / total_weight;
-        }
-        loss
     }
 
     /// Clips, updates every trained tensor and returns the gradient norm before clipping.
     fn apply(&mut self, step: usize, learning_rate: f32) -> Result<f32> {
         let TrainConfig { max_grad_norm, weight_decay, .. } = self.config;
-        let (device, trained) = self.decoder.optimizer_parts();
+        let (device, trained) = self.method.optimizer_parts();
         let grad_norm = device.grad_norm(trained);
         if !grad_norm.is_finite() {
-            return Err(TrainerError::NotFinite { what: "the gradient norm".into(), step });
+            let broken = trained.iter().find(|tensor| {
+                let len = device.weight_shape(&tensor.weight).iter().product();
+                device.read_f32(&tensor.grad, len).iter().any(|value| !value.is_finite())
+            });
+            let what = match broken {
+                Some(tensor) => format!("the gradient of `{}`", tensor.name),
+                None => "the gradient norm".into(),
+            };
+            return Err(TrainerError::NotFinite { what, step });
         }
         // torch's clip_grad_norm_: never scales up.
         let clip = if max_grad_norm > 0.0 { (max_grad_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
@@ -245,45 +310,31 @@ impl<D: Device> Trainer<D> {
         Ok(grad_norm)
     }
 
-    /// Scores `examples`: loss over their labels, exact match over their responses.
-    pub fn evaluate(&mut self, examples: &[TokenExample]) -> Evaluation {
-        let (mut nll, mut n_labels, mut matched) = (0.0, 0, 0);
-        for batch in self.scoring_batches(examples) {
-            let forest = Forest::new(&batch);
-            let scores = self.decoder.score(&forest);
-            let edge_rows = forest.edge_rows();
-            let is_greedy =
-                |&edge: &u32| scores.argmax[edge_rows[edge as usize] as usize] == forest.edge_target[edge as usize];
-            nll += negative_log_likelihood(&forest, &scores.logprob);
-            n_labels += forest.total_weight() as usize;
-            // A response that was truncated away whole has no edge, and is no match.
-            let is_match = |edges: &[u32]| !edges.is_empty() && edges.iter().all(is_greedy);
-            matched += (0..batch.len()).filter(|&i| is_match(forest.response_edges_of(i))).count();
-        }
-        Evaluation {
-            loss: nll / n_labels.max(1) as f64,
-            exact_match: matched as f64 / examples.len().max(1) as f64,
-            n_examples: examples.len(),
-            n_labels,
+    fn read_weights(&self) -> BestWeights {
+        let device = self.method.device();
+        self.method.trained().iter().map(|tensor| device.read_weight(&tensor.weight)).collect()
+    }
+
+    fn write_weights(&mut self, weights: &BestWeights) {
+        let (device, trained) = self.method.optimizer_parts();
+        for (tensor, values) in trained.iter_mut().zip(weights) {
+            device.write_weight(&mut tensor.weight, values);
         }
     }
 
-    /// Groups neighbours in the order of their tokens, as many as the buffers hold: most prefixes fall together.
-    fn scoring_batches<'a>(&self, examples: &'a [TokenExample]) -> Vec<Vec<&'a TokenExample>> {
-        let mut sorted: Vec<&TokenExample> = examples.iter().collect();
-        sorted.sort_by(|a, b| a.input_ids.cmp(&b.input_ids));
-        let mut batches: Vec<Vec<&TokenExample>> = Vec::new();
-        for example in sorted {
-            if let Some(batch) = batches.last_mut() {
-                batch.push(example);
-                if self.budget.holds(Forest::new(batch).budget()) {
-                    continue;
-                }
-                batch.pop();
-            }
-            batches.push(vec![example]);
+    fn identity(&self, checkpoints: &Checkpoints, train: &[M::Example], held_out: &[M::Example]) -> Identity {
+        let mut hash = Sha256::new();
+        for set in [train, held_out] {
+            hash.update((set.len() as u64).to_le_bytes());
+            set.iter().for_each(|example| M::digest(example, &mut hash));
         }
-        batches
+        Identity {
+            format: checkpoint::FORMAT,
+            method: M::NAME.to_owned(),
+            config: self.config.clone(),
+            base_sha256: checkpoints.base_sha256.clone(),
+            data_sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
     }
 
     /// Writes the result into `folder`: the adapter as PEFT reads it, or the whole model where every weight was trained.
@@ -291,7 +342,7 @@ impl<D: Device> Trainer<D> {
     /// # Errors
     /// [`TrainerError::Io`].
     pub fn save(&self, base: &BaseModel, folder: &Path) -> Result<()> {
-        let tensors = adapter::read(self.decoder.device(), self.decoder.trained());
+        let tensors = adapter::read(self.method.device(), self.method.trained());
         match self.config.use_lora {
             true => peft::write_adapter(folder, base, &self.config.lora, &tensors)?,
             false => peft::write_model(folder, base, &tensors)?,
@@ -300,23 +351,13 @@ impl<D: Device> Trainer<D> {
     }
 }
 
-/// Sum over examples and their labels, in nats: an edge counts once for each example through it.
-fn negative_log_likelihood(forest: &Forest, logprob: &[f32]) -> f64 {
-    forest.edge_weight.iter().zip(logprob).map(|(&weight, &logprob)| -f64::from(weight) * f64::from(logprob)).sum()
-}
-
-fn total_steps(config: &TrainConfig, train: &[TokenExample]) -> usize {
-    let micro_batches = train.len().div_ceil(config.batch_size);
-    micro_batches.div_ceil(config.gradient_accumulation_steps) * config.epochs
-}
-
 /// The micro-batches of an epoch: the seed's shuffle cut in order, so that what shares a step does not depend on
 /// what shares a prefix.
-fn micro_batches<'a>(
+pub(crate) fn micro_batches<'a, E>(
     config: &TrainConfig,
-    train: &'a [TokenExample],
+    train: &'a [E],
     epoch: usize,
-) -> impl Iterator<Item = Vec<&'a TokenExample>> + use<'a> {
+) -> impl Iterator<Item = Vec<&'a E>> + use<'a, E> {
     let mut order: Vec<usize> = (0..train.len()).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     rng.set_stream(u64::MAX - epoch as u64); // LoRA's initial values take the streams from 0 up
@@ -331,22 +372,4 @@ fn micro_batches<'a>(
         let end = (batch + 1) * batch_size;
         order[batch * batch_size..end.min(order.len())].iter().map(|&index| &train[index]).collect()
     })
-}
-
-fn check_examples<'a>(base: &BaseModel, examples: impl Iterator<Item = &'a TokenExample>) -> Result<()> {
-    let (longest, vocab) = (base.config.max_length(), base.config.vocab_size() as u32);
-    for example in examples {
-        if example.input_ids.len() > longest {
-            return Err(TrainerError::Config(format!(
-                "an example of {} tokens is longer than the model's {longest} positions; lower `max_length`",
-                example.input_ids.len()
-            )));
-        }
-        if let Some(id) = example.input_ids.iter().find(|&&id| id >= vocab) {
-            return Err(TrainerError::Config(format!(
-                "token id {id} is outside the model's vocabulary of {vocab}; the tokenizer is not this model's"
-            )));
-        }
-    }
-    Ok(())
 }

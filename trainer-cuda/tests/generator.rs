@@ -7,13 +7,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use trainer_cuda::TrainerError;
 use trainer_cuda::batch::{Forest, TokenExample};
-use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
+use trainer_cuda::decoder::Decoder;
 use trainer_cuda::formats::text_stream::TextStream;
 use trainer_cuda::formats::{Adapter, BaseModel, TextTokenizer, peft};
 use trainer_cuda::generator::{Answer, AnswerConfig, End, Generator, check_prompt};
+use trainer_cuda::loader::Training;
 use trainer_cuda::sampling::Sampling;
-use trainer_cuda::trainer::Trainer;
 
 const PROMPT: &str = "### Instruction:\nRoute the query to an agent.\n### Input:\nmove my meeting\n### Response:\n";
 
@@ -62,18 +62,20 @@ fn teacher_forced(base: &BaseModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<
     let example = TokenExample { input_ids: ids.to_vec(), labels: vec![true; ids.len()], response_start: 0 };
     let forest = Forest::new(&[&example]);
     let adapter = adapter.map(|folder| (Adapter::open(folder).unwrap(), peft::read_adapter(folder).unwrap()));
-    let lora = adapter.as_ref().map(|(adapter, _)| adapter.lora.clone()).unwrap_or_default();
-    let config = TrainConfig { lora, ..TrainConfig::default() };
-    let mut trainer = Trainer::with_budget(Cpu::new(Some(2)), base, config, forest.budget()).unwrap();
+    let training = match &adapter {
+        Some((adapter, _)) => Training::Lora { config: &adapter.lora, seed: 0 },
+        None => Training::Nothing,
+    };
+    let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget()).unwrap();
     if let Some((_, tensors)) = &adapter {
-        trainer.decoder_mut().write_adapter(tensors).unwrap();
+        decoder.write_adapter(tensors).unwrap();
     }
-    trainer.decoder_mut().score(&forest).argmax
+    decoder.score(&forest).argmax
 }
 
 #[test]
 fn a_greedy_answer_is_the_training_forwards_argmax_after_each_of_its_tokens() {
-    for name in ["llama_tied", "llama_untied_rope3"] {
+    for name in ["llama_tied", "llama_untied_rope3", "qwen2", "qwen3"] {
         let base = BaseModel::open(&fixture("golden").join(name).join("base")).unwrap();
         let folder = fixture("golden").join(name).join("adapter_init");
         for adapter_folder in [None, Some(folder.as_path())] {

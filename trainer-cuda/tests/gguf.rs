@@ -49,22 +49,24 @@ fn an_untied_llama_with_llama3_rope_equals_its_folder() {
     assert_eq!(original_max_position_embeddings, 64);
 }
 
+#[test]
+fn a_qwen2_with_biases_equals_its_folder() {
+    equals_folder("qwen2", |value| f16::from_f32(value).to_f32());
+}
+
+#[test]
+fn a_qwen3_with_head_norms_equals_its_folder() {
+    equals_folder("qwen3", |value| bf16::from_f32(value).to_f32());
+}
+
 /// `stored` is the rounding of the matrices' type in the GGUF.
 fn equals_folder(name: &str, stored: fn(f32) -> f32) -> BaseModel {
     let folder = BaseModel::open(&fixture(&format!("golden/{name}/base"))).unwrap();
     let gguf = BaseModel::open(&fixture(&format!("{name}.gguf"))).unwrap();
     assert_eq!(gguf.config, folder.config);
 
-    let mut names = vec!["model.embed_tokens.weight".to_owned(), "model.norm.weight".to_owned()];
-    if !folder.decoder().expect("a decoder").tie_word_embeddings {
-        names.push("lm_head.weight".to_owned());
-    }
-    let inner = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj"];
-    let inner = [&inner[..], &["mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"]].concat();
-    for layer in 0..folder.decoder().expect("a decoder").num_hidden_layers {
-        names.extend(inner.iter().map(|inner| format!("model.layers.{layer}.{inner}.weight")));
-    }
-    for name in &names {
+    let file = fs::read(fixture(&format!("golden/{name}/base/model.safetensors"))).unwrap();
+    for name in SafeTensors::deserialize(&file).unwrap().names() {
         let HostTensor { shape, mut data } = folder.tensor(name).unwrap();
         if shape.len() == 2 {
             data.iter_mut().for_each(|value| *value = stored(*value));
@@ -79,7 +81,7 @@ fn equals_folder(name: &str, stored: fn(f32) -> f32) -> BaseModel {
 
 #[test]
 fn an_exported_gguf_is_a_folder_with_the_same_config_and_tokenizer() {
-    for name in ["llama_tied", "llama_untied_rope3"] {
+    for name in ["llama_tied", "llama_untied_rope3", "qwen2", "qwen3"] {
         let gguf = BaseModel::open(&fixture(&format!("{name}.gguf"))).unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("config.json"), gguf.hf_config().to_string()).unwrap();
@@ -211,7 +213,7 @@ fn damage_in_the_header_names_the_place() {
         (value("llama.context_length") - 4, &[6, 0, 0, 0], damaged("metadata `llama.context_length` is not a non-negative integer")),
         (value("llama.context_length") - 4, &[13, 0, 0, 0], damaged("metadata `llama.context_length` has the unknown type 13")),
         (value("llama.context_length") - 5, b"H", "`m.gguf` lacks metadata `llama.context_length`".to_owned()),
-        (value("general.architecture") + 8, b"qwen2", "`m.gguf` is a `qwen2` model; supported: llama".to_owned()),
+        (value("general.architecture") + 8, b"mamba", "`m.gguf` is a `mamba` model; supported: llama, qwen2, qwen3".to_owned()),
         (value("tokenizer.ggml.model") + 8, b"bert", "`m.gguf` needs tokenizer model `bert` (`gpt2`, byte-level BPE, is read), which is not supported".to_owned()),
         (value("tokenizer.ggml.pre") + 8, b"gpt-9", "`m.gguf` needs pre-tokeniser `gpt-9` (`gpt-2`, `smollm`, `llama-bpe` and `qwen2` are read), which is not supported".to_owned()),
         (value("tokenizer.ggml.tokens") + 12 + 8, &[0xC0], damaged("text at byte 694 is not UTF-8")),

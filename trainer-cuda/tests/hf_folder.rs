@@ -176,20 +176,87 @@ fn what_a_config_leaves_out_has_transformers_defaults() {
 }
 
 #[test]
+fn each_architecture_has_its_own_defaults() {
+    let absent = ["num_key_value_heads", "head_dim", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings"];
+    let read = |changes: Value, absent: &[&str]| {
+        let folder = Folder::new().config(&changes);
+        let mut config: Value = serde_json::from_slice(&fs::read(folder.path("config.json")).unwrap()).unwrap();
+        absent.iter().for_each(|key| drop(config.as_object_mut().unwrap().remove(*key)));
+        fs::write(folder.path("config.json"), config.to_string()).unwrap();
+        folder.open().map(|base| base.decoder().unwrap().clone())
+    };
+    let heads = json!({ "num_attention_heads": 64, "hidden_size": 128, "rope_parameters": null });
+    let with = |architecture: &str| {
+        let mut changes = heads.clone();
+        changes["architectures"] = json!([architecture]);
+        let config = read(changes, &absent).unwrap();
+        assert_eq!((config.rope_theta, config.rms_norm_eps, config.tie_word_embeddings), (1e4, 1e-6, false));
+        (config.num_key_value_heads, config.head_dim, config.max_position_embeddings)
+    };
+    assert_eq!(with("LlamaForCausalLM"), (64, 2, 2048));
+    assert_eq!(with("Qwen2ForCausalLM"), (32, 2, 32_768));
+    assert_eq!(with("Qwen3ForCausalLM"), (32, 128, 32_768));
+    // `null` is not absent: as many key-value heads as heads.
+    let null = json!({ "architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": null });
+    assert_eq!(read(null, &[]).unwrap().num_key_value_heads, 4);
+}
+
+#[test]
+fn the_architecture_says_which_layers_have_biases_and_heads_norms() {
+    let both = json!({ "attention_bias": true, "mlp_bias": true });
+    let read = |architecture: &str, changes: &Value| {
+        let config = Folder::new().config(changes).config(&json!({ "architectures": [architecture] })).open().unwrap();
+        let config = config.decoder().unwrap().clone();
+        [config.qkv_bias, config.o_bias, config.mlp_bias, config.qk_norm]
+    };
+    assert_eq!(read("LlamaForCausalLM", &json!({})), [false, false, false, false]);
+    assert_eq!(read("LlamaForCausalLM", &both), [true, true, true, false]);
+    assert_eq!(read("LlamaForCausalLM", &json!({ "attention_bias": true })), [true, true, false, false]);
+    assert_eq!(read("Qwen2ForCausalLM", &both), [true, false, false, false]); // transformers reads neither key
+    assert_eq!(read("Qwen3ForCausalLM", &json!({})), [false, false, false, true]);
+    assert_eq!(read("Qwen3ForCausalLM", &both), [true, true, false, true]);
+}
+
+#[test]
+fn a_sliding_window_is_refused_only_where_it_would_hide_a_token() {
+    let slides = |changes: Value| {
+        let mut config = json!({ "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true });
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        Folder::new().config(&config).open().err()
+    };
+    let refused = |window| {
+        let what = format!("a sliding window of {window} tokens (of up to 512 positions)");
+        Some(format!("`m/config.json` needs {what}, which is not supported"))
+    };
+    assert_eq!(slides(json!({ "sliding_window": 511, "max_window_layers": 1 })), refused(511));
+    assert_eq!(
+        slides(json!({ "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"] })),
+        refused(64)
+    );
+    assert_eq!(slides(json!({ "sliding_window": 512, "max_window_layers": 1 })), None); // as long as the model's positions
+    assert_eq!(slides(json!({ "sliding_window": 64, "max_window_layers": 2 })), None); // layers 0 and 1 come before it
+    assert_eq!(slides(json!({ "sliding_window": 64 })), None); // from layer 28 on
+    assert_eq!(slides(json!({ "sliding_window": 64, "layer_types": ["full_attention", "full_attention"] })), None);
+    assert_eq!(slides(json!({ "sliding_window": null, "max_window_layers": 0 })), None);
+    assert_eq!(slides(json!({ "max_window_layers": 0 })), None); // 4096
+    assert_eq!(slides(json!({ "use_sliding_window": false, "sliding_window": 64, "max_window_layers": 0 })), None);
+}
+
+#[test]
 fn a_config_that_cannot_be_trained_says_why() {
     let damaged = |what: &str| format!("`m/config.json` is damaged: {what}; fetch or copy it again");
     let needs = |what: &str| format!("`m/config.json` needs {what}, which is not supported");
     let cases = [
         (
             json!({ "architectures": ["MambaForCausalLM"] }),
-            "`m/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM".to_owned(),
+            "`m/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM, Qwen2ForCausalLM, \
+             Qwen3ForCausalLM"
+                .to_owned(),
         ),
         (json!({ "hidden_size": null }), "`m/config.json` lacks `hidden_size`".to_owned()),
         (json!({ "hidden_size": "48" }), damaged("invalid type: string \"48\", expected usize")),
         (json!({ "num_key_value_heads": 3 }), damaged("4 attention heads cannot share 3 key-value heads")),
         (json!({ "head_dim": 11 }), damaged("rotary embedding needs an even `head_dim`, not 11")),
-        (json!({ "attention_bias": true }), needs("`attention_bias: true`")),
-        (json!({ "mlp_bias": true }), needs("`mlp_bias: true`")),
         (json!({ "hidden_act": "gelu" }), needs("`hidden_act: gelu`")),
         (json!({ "quantization_config": {} }), needs("`quantization_config` (use the unquantised model)")),
         (json!({ "partial_rotary_factor": 0.5 }), needs("`partial_rotary_factor: 0.5`")),

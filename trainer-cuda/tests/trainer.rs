@@ -13,9 +13,10 @@ use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
 use trainer_cuda::encode::{EncodeConfig, OverLength, Record, Skipped, encode_sft};
 use trainer_cuda::formats::{BaseModel, peft};
+use trainer_cuda::method::{MethodMetrics, Sft};
 use trainer_cuda::trainer::{Event, Trainer};
 
-const MODELS: [&str; 2] = ["llama_tied", "llama_untied_rope3"];
+const MODELS: [&str; 4] = ["llama_tied", "llama_untied_rope3", "qwen2", "qwen3"];
 
 /// A small model with twenty examples of its set, completion-only.
 struct Fixture {
@@ -56,12 +57,23 @@ fn quick(config: TrainConfig) -> TrainConfig {
     TrainConfig { epochs: 2, learning_rate: 1e-2, ..config }
 }
 
+/// A trainer by SFT.
+fn sft(
+    device: Cpu,
+    base: &BaseModel,
+    config: TrainConfig,
+    train: &[TokenExample],
+    held_out: &[TokenExample],
+) -> trainer_cuda::Result<Trainer<Sft<Cpu>>> {
+    Trainer::new(Sft::new(device, base, &config, train, held_out)?, config)
+}
+
 /// Trains on all but the last four examples and returns the trained tensors by name.
 fn run(fixture: &Fixture, threads: usize, config: TrainConfig) -> Vec<(String, Vec<f32>)> {
     let (train, held_out) = fixture.data.split_at(fixture.data.len() - 4);
-    let mut trainer = Trainer::new(Cpu::new(Some(threads)), &fixture.base, config, train, held_out).unwrap();
-    trainer.train(train, held_out, &mut |_| ControlFlow::Continue(())).unwrap();
-    let decoder = trainer.decoder();
+    let mut trainer = sft(Cpu::new(Some(threads)), &fixture.base, config, train, held_out).unwrap();
+    trainer.train(train, held_out, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    let decoder = trainer.method().decoder();
     decoder.trained().iter().map(|t| (t.name.clone(), decoder.device().read_weight(&t.weight))).collect()
 }
 
@@ -79,17 +91,54 @@ fn every_gradient_of_full_fine_tuning_equals_hugging_face() {
         let batch: Vec<&TokenExample> = data[..4].iter().collect();
         let forest = Forest::new(&batch);
         let config = TrainConfig { use_lora: false, ..TrainConfig::default() };
-        let mut trainer = Trainer::with_budget(Cpu::new(None), &base, config, forest.budget()).unwrap();
-        let loss = trainer.accumulate(&[forest]);
+        let mut method = Sft::with_budget(Cpu::new(None), &base, &config, forest.budget()).unwrap();
+        let loss = method.accumulate_forests(&[forest]);
         let deviation = (loss - f64::from(expected("loss")[0])).abs() / loss;
         assert!(deviation <= 1e-5, "{name}: loss differs by {deviation:e}");
-        assert_eq!(trainer.decoder().trained().len(), file.len() - 1, "every parameter trains");
-        for tensor in trainer.decoder().trained() {
+        assert_eq!(method.decoder().trained().len(), file.len() - 1, "every parameter trains");
+        for tensor in method.decoder().trained() {
             let deviation = relative_norm(&tensor.grad, &expected(&tensor.name));
             println!("{name:20} {:48} {deviation:.1e}", tensor.name);
             assert!(deviation <= 1e-4, "{name}: gradient of `{}` differs by {deviation:e}", tensor.name);
         }
     }
+}
+
+/// llama_tied with `attention_bias` and `mlp_bias`: all seven linear layers of a block have one.
+#[test]
+fn a_llama_with_biases_equals_hugging_face() {
+    let Fixture { base, data, .. } = fixture();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = base.hf_config();
+    (config["attention_bias"], config["mlp_bias"]) = (true.into(), true.into());
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    base.write_tokenizer_files(folder.path()).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let weights = std::fs::read(fixtures.join("golden/llama_tied/base/model.safetensors")).unwrap();
+    let biases = std::fs::read(fixtures.join("full_fine_tuning/llama_biased.safetensors")).unwrap();
+    let biases = SafeTensors::deserialize(&biases).unwrap();
+    let mut tensors = SafeTensors::deserialize(&weights).unwrap().tensors();
+    tensors.extend(biases.tensors().into_iter().filter(|(name, _)| name.starts_with("model.")));
+    safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
+
+    let base = BaseModel::open(folder.path()).unwrap();
+    let forest = Forest::new(&data[..4].iter().collect::<Vec<_>>());
+    let config = TrainConfig { use_lora: false, ..TrainConfig::default() };
+    let mut trainer = Trainer::with_budget(Cpu::new(None), &base, config, forest.budget()).unwrap();
+    let loss = trainer.accumulate(&[forest]);
+    let expected = |name: &str| -> Vec<f32> {
+        let (values, _) = biases.tensor(name).unwrap().data().as_chunks::<4>();
+        values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    assert!((loss - f64::from(expected("loss")[0])).abs() <= 1e-5 * loss, "{loss}");
+    let trained = trainer.decoder().trained().iter().filter(|tensor| tensor.name.ends_with(".bias"));
+    let mut n_biases = 0;
+    for tensor in trained {
+        let deviation = relative_norm(&tensor.grad, &expected(&format!("grad/{}", tensor.name)));
+        assert!(deviation <= 1e-4, "gradient of `{}` differs by {deviation:e}", tensor.name);
+        n_biases += 1;
+    }
+    assert_eq!(n_biases, 2 * 7);
 }
 
 #[test]
@@ -105,12 +154,12 @@ fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
 fn an_adapter_starts_as_its_base_and_learns() {
     let Fixture { base, data, .. } = fixture();
     let config = quick(TrainConfig::default());
-    let mut trainer = Trainer::new(Cpu::new(None), &base, config, &data, &data).unwrap();
+    let mut trainer = sft(Cpu::new(None), &base, config, &data, &data).unwrap();
     let before = trainer.evaluate(&data);
     let full = TrainConfig { use_lora: false, ..TrainConfig::default() };
-    let mut whole = Trainer::new(Cpu::new(None), &base, full, &data, &data).unwrap();
+    let mut whole = sft(Cpu::new(None), &base, full, &data, &data).unwrap();
     assert_eq!(before, whole.evaluate(&data)); // B is zero: bit for bit
-    trainer.train(&data, &data, &mut |_| ControlFlow::Continue(())).unwrap();
+    trainer.train(&data, &data, None, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(trainer.evaluate(&data).loss < 0.8 * before.loss);
 }
 
@@ -124,16 +173,16 @@ fn a_saved_adapter_scores_as_it_did() {
         },
         ..TrainConfig::default()
     });
-    let mut trainer = Trainer::new(Cpu::new(None), &base, config.clone(), &data, &data).unwrap();
-    trainer.train(&data, &[], &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut trainer = sft(Cpu::new(None), &base, config.clone(), &data, &data).unwrap();
+    trainer.train(&data, &[], None, &mut |_| ControlFlow::Continue(())).unwrap();
     let folder = tempfile::tempdir().unwrap();
     trainer.save(&base, folder.path()).unwrap();
 
     let adapter = peft::read_adapter(folder.path()).unwrap();
     let modules = 2 * base.decoder().expect("a decoder").num_hidden_layers;
     assert_eq!(adapter.len(), 2 * modules);
-    let mut again = Trainer::new(Cpu::new(None), &base, config, &data, &data).unwrap();
-    again.decoder_mut().write_adapter(&adapter).unwrap();
+    let mut again = sft(Cpu::new(None), &base, config, &data, &data).unwrap();
+    again.method_mut().decoder_mut().write_adapter(&adapter).unwrap();
     assert_eq!(again.evaluate(&data), trainer.evaluate(&data));
 }
 
@@ -141,16 +190,16 @@ fn a_saved_adapter_scores_as_it_did() {
 fn a_fully_fine_tuned_model_is_a_base_again() {
     for Fixture { name, base, data } in fixtures() {
         let config = TrainConfig { use_lora: false, epochs: 1, learning_rate: 1e-3, ..TrainConfig::default() };
-        let mut trainer = Trainer::new(Cpu::new(None), &base, config.clone(), &data, &data).unwrap();
+        let mut trainer = sft(Cpu::new(None), &base, config.clone(), &data, &data).unwrap();
         let before = trainer.evaluate(&data);
-        trainer.train(&data, &[], &mut |_| ControlFlow::Continue(())).unwrap();
+        trainer.train(&data, &[], None, &mut |_| ControlFlow::Continue(())).unwrap();
         let after = trainer.evaluate(&data);
         assert!(after.loss < before.loss);
         let folder = tempfile::tempdir().unwrap();
         trainer.save(&base, folder.path()).unwrap();
 
         let saved = BaseModel::open(folder.path()).unwrap();
-        let mut again = Trainer::new(Cpu::new(None), &saved, config, &data, &data).unwrap();
+        let mut again = sft(Cpu::new(None), &saved, config, &data, &data).unwrap();
         assert_eq!(again.evaluate(&data), after, "{name}: f32 on disk loses nothing");
     }
 }
@@ -167,9 +216,8 @@ fn an_example_that_is_cut_is_counted_and_a_response_that_is_cut_off_is_no_match(
         EncodeConfig { max_length: prompt_length, over_length: OverLength::Truncate, ..EncodeConfig::default() };
     let encoded = encode_sft(&base.tokenizer, &[record("agent")], &config).unwrap();
     assert_eq!((encoded.examples.len(), encoded.n_truncated), (1, 1));
-    let mut trainer =
-        Trainer::new(Cpu::new(None), &base, TrainConfig::default(), &encoded.examples, &encoded.examples).unwrap();
-    assert_eq!(trainer.evaluate(&encoded.examples).exact_match, 0.0);
+    let mut trainer = sft(Cpu::new(None), &base, TrainConfig::default(), &encoded.examples, &encoded.examples).unwrap();
+    assert_eq!(trainer.evaluate(&encoded.examples).metrics, MethodMetrics::Sft { exact_match: Some(0.0) });
 
     let dropped = EncodeConfig { over_length: OverLength::Drop, ..config };
     let encoded = encode_sft(&base.tokenizer, &[record("agent")], &dropped).unwrap();
@@ -180,8 +228,8 @@ fn an_example_that_is_cut_is_counted_and_a_response_that_is_cut_off_is_no_match(
 fn a_loss_that_is_no_number_names_its_step() {
     let Fixture { base, data, .. } = fixture();
     let config = TrainConfig { learning_rate: 1e30, max_grad_norm: 0.0, ..TrainConfig::default() };
-    let mut trainer = Trainer::new(Cpu::new(None), &base, config, &data, &[]).unwrap();
-    let error = trainer.train(&data, &[], &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let mut trainer = sft(Cpu::new(None), &base, config, &data, &[]).unwrap();
+    let error = trainer.train(&data, &[], None, &mut |_| ControlFlow::Continue(())).unwrap_err();
     let TrainerError::NotFinite { step, .. } = error else { panic!("{error}") };
     assert!(step > 1, "the first step computes on the base");
     let text = error.to_string();
@@ -197,7 +245,7 @@ fn a_loss_that_is_no_number_names_its_step() {
 fn what_cannot_train_is_refused_before_it_loads() {
     let Fixture { base, data, .. } = fixture();
     let refused = |config: TrainConfig, data: &[TokenExample]| {
-        Trainer::new(Cpu::new(Some(1)), &base, config, data, &[]).err().expect("refused").to_string()
+        sft(Cpu::new(Some(1)), &base, config, data, &[]).err().expect("refused").to_string()
     };
     assert_eq!(
         refused(TrainConfig::default(), &[]),
@@ -225,12 +273,12 @@ fn what_cannot_train_is_refused_before_it_loads() {
 #[test]
 fn a_break_stops_the_run_between_two_steps() {
     let Fixture { base, data, .. } = fixture();
-    let mut trainer = Trainer::new(Cpu::new(None), &base, TrainConfig::default(), &data, &[]).unwrap();
+    let mut trainer = sft(Cpu::new(None), &base, TrainConfig::default(), &data, &[]).unwrap();
     let mut steps = 0;
     let stop_at_two = &mut |event: &Event| {
         steps += usize::from(matches!(event, Event::Step(_)));
         if steps == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    trainer.train(&data, &[], stop_at_two).unwrap();
+    trainer.train(&data, &[], None, stop_at_two).unwrap();
     assert_eq!(steps, 2);
 }

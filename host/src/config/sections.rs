@@ -131,6 +131,7 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
         seed: options.seed.unwrap_or(default.seed),
         use_lora: options.use_lora.unwrap_or(default.use_lora),
         lora: lora(&options.lora)?,
+        ..default
     };
     check("learning_rate", config.learning_rate, config.learning_rate > 0.0, "give a positive number")?;
     check("training.warmup_ratio", config.warmup_ratio, (0.0..1.0).contains(&config.warmup_ratio), ratio)?;

@@ -87,9 +87,9 @@ fn model_card(report: &RunReport) -> String {
         Some(held_out) => format!(
             "| | loss | exact match |\n|---|---:|---:|\n| base | {:.4} | {:.1}% |\n| this | {:.4} | {:.1}% |\n\nVerdict: {}.",
             held_out.base.loss,
-            100.0 * held_out.base.exact_match,
+            100.0 * held_out.base.accuracy(),
             held_out.adapter.loss,
-            100.0 * held_out.adapter.exact_match,
+            100.0 * held_out.adapter.accuracy(),
             held_out.verdict()
         ),
         None => "Not judged: there were too few examples to hold any out.".to_owned(),

@@ -9,7 +9,8 @@ use trainer_cuda::batch::TokenExample;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
 use trainer_cuda::formats::BaseModel;
-use trainer_cuda::trainer::{Evaluation, Event, StepMetrics, Trainer};
+use trainer_cuda::method::{Evaluation, Method, Sft};
+use trainer_cuda::trainer::{Event, StepMetrics, Trainer};
 
 use crate::config::RunConfig;
 use crate::error::HostError;
@@ -39,18 +40,19 @@ pub(super) fn load(
     base: &BaseModel,
     train: &[TokenExample],
     held_out: &[TokenExample],
-) -> Result<Trainer<Cpu>, HostError> {
-    Ok(Trainer::new(Cpu::new(None), base, config.training.clone(), train, held_out)?)
+) -> Result<Trainer<Sft<Cpu>>, HostError> {
+    let method = Sft::new(Cpu::new(None), base, &config.training, train, held_out)?;
+    Ok(Trainer::new(method, config.training.clone())?)
 }
 
 /// What the trainer runs on.
-pub(super) fn device(trainer: &Trainer<Cpu>) -> String {
-    trainer.decoder().device().describe()
+pub(super) fn device(trainer: &Trainer<Sft<Cpu>>) -> String {
+    trainer.method().device().describe()
 }
 
 /// Scores the held-out examples, where there are any.
 pub(super) fn evaluate(
-    trainer: &mut Trainer<Cpu>,
+    trainer: &mut Trainer<Sft<Cpu>>,
     held_out: &[TokenExample],
     who: &'static str,
     progress: &Progress,
@@ -60,13 +62,13 @@ pub(super) fn evaluate(
     }
     let stage = progress.stage(who, held_out.len() as u64);
     let scores = trainer.evaluate(held_out);
-    stage.finish(&format!("held-out loss {:.4}, exact match {:.1}%", scores.loss, 100.0 * scores.exact_match));
+    stage.finish(&format!("held-out loss {:.4}, exact match {:.1}%", scores.loss, 100.0 * scores.accuracy()));
     Some(scores)
 }
 
 /// Trains to the end, with every event in the run folder's metrics file.
 pub(super) fn train(
-    trainer: &mut Trainer<Cpu>,
+    trainer: &mut Trainer<Sft<Cpu>>,
     train: &[TokenExample],
     held_out: &[TokenExample],
     run_dir: &RunDir,
@@ -87,7 +89,7 @@ pub(super) fn train(
         write_line(&mut metrics, event).map_err(HostError::io("write", &metrics_path))?;
         progress.check_stop()
     };
-    trainer.train(train, held_out, &mut |event| match note(event) {
+    trainer.train(train, held_out, None, &mut |event| match note(event) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failure = Some(error);

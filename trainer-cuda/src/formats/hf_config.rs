@@ -9,43 +9,79 @@ use super::{check_heads, corrupt, missing, unsupported};
 use crate::config::{DecoderConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
-/// Reads the constants; what is absent has the default of transformers' `LlamaConfig`, sizes excepted.
+/// Decoders that are read, for the message about one that is not.
+const SUPPORTED: &str = "LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
+
+/// What tells the architectures apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Llama,
+    Qwen2,
+    Qwen3,
+}
+
+/// Reads the constants; what is absent has the default of transformers' own class for the architecture, sizes excepted.
 pub(super) fn parse(json: &Value, path: &Path) -> Result<DecoderConfig> {
     let architecture = json["architectures"][0].as_str().or(json["model_type"].as_str()).unwrap_or("unnamed");
-    if architecture != "LlamaForCausalLM" {
-        return Err(TrainerError::UnsupportedArchitecture {
-            path: path.to_owned(),
-            architecture: architecture.to_owned(),
-            supported: "LlamaForCausalLM",
-        });
-    }
+    let family = match architecture {
+        "LlamaForCausalLM" => Family::Llama,
+        "Qwen2ForCausalLM" => Family::Qwen2,
+        "Qwen3ForCausalLM" => Family::Qwen3,
+        _ => {
+            return Err(TrainerError::UnsupportedArchitecture {
+                path: path.to_owned(),
+                architecture: architecture.to_owned(),
+                supported: SUPPORTED,
+            });
+        }
+    };
     let raw = RawConfig::deserialize(json).map_err(|err| corrupt(path, err.to_string()))?;
     refuse_variants(&raw, path)?;
 
     let required = |value: Option<usize>, key: &str| value.ok_or_else(|| missing(path, format!("`{key}`")));
     let hidden_size = required(raw.hidden_size, "hidden_size")?;
+    let num_hidden_layers = required(raw.num_hidden_layers, "num_hidden_layers")?;
     let num_attention_heads = required(raw.num_attention_heads, "num_attention_heads")?;
-    let num_key_value_heads = raw.num_key_value_heads.unwrap_or(num_attention_heads);
+    let num_key_value_heads = match raw.num_key_value_heads {
+        Some(heads) => heads,
+        None if family != Family::Llama && json.get("num_key_value_heads").is_none() => 32,
+        None => num_attention_heads,
+    };
     check_heads(num_attention_heads, num_key_value_heads, path)?;
-    let head_dim = raw.head_dim.unwrap_or(hidden_size / num_attention_heads);
+    let head_dim = raw.head_dim.unwrap_or(match family {
+        Family::Qwen3 => 128,
+        Family::Llama | Family::Qwen2 => hidden_size / num_attention_heads,
+    });
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(corrupt(path, format!("rotary embedding needs an even `head_dim`, not {head_dim}")));
     }
+    let max_position_embeddings = raw.max_position_embeddings.unwrap_or(match family {
+        Family::Llama => 2048,
+        Family::Qwen2 | Family::Qwen3 => 32_768,
+    });
+    if family != Family::Llama {
+        refuse_sliding_window(&raw, json, num_hidden_layers, max_position_embeddings, path)?;
+    }
+    let attention_bias = family != Family::Qwen2 && raw.attention_bias.unwrap_or(false);
     let (rope_theta, rope_scaling) = rope(&raw, path)?;
     Ok(DecoderConfig {
         architecture: architecture.to_owned(),
         hidden_size,
         intermediate_size: required(raw.intermediate_size, "intermediate_size")?,
-        num_hidden_layers: required(raw.num_hidden_layers, "num_hidden_layers")?,
+        num_hidden_layers,
         num_attention_heads,
         num_key_value_heads,
         head_dim,
         vocab_size: required(raw.vocab_size, "vocab_size")?,
-        max_position_embeddings: raw.max_position_embeddings.unwrap_or(2048),
+        max_position_embeddings,
         rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
         rope_theta,
         rope_scaling,
         tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
+        qkv_bias: attention_bias || family == Family::Qwen2,
+        o_bias: attention_bias,
+        mlp_bias: family == Family::Llama && raw.mlp_bias.unwrap_or(false),
+        qk_norm: family == Family::Qwen3,
         bos_token_id: raw.bos_token_id.and_then(TokenId::first),
         eos_token_id: raw.eos_token_id.and_then(TokenId::first),
         pad_token_id: raw.pad_token_id.and_then(TokenId::first),
@@ -70,6 +106,9 @@ struct RawConfig {
     hidden_act: Option<String>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
     partial_rotary_factor: Option<f64>,
     quantization_config: Option<Value>,
     rope_theta: Option<f64>,
@@ -110,8 +149,6 @@ fn refuse_variants(raw: &RawConfig, path: &Path) -> Result<()> {
     let rope = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
     let partial = raw.partial_rotary_factor.or(rope.and_then(|rope| rope.partial_rotary_factor));
     let variant = match raw {
-        RawConfig { attention_bias: Some(true), .. } => "`attention_bias: true`".to_owned(),
-        RawConfig { mlp_bias: Some(true), .. } => "`mlp_bias: true`".to_owned(),
         RawConfig { hidden_act: Some(act), .. } if act != "silu" => format!("`hidden_act: {act}`"),
         RawConfig { quantization_config: Some(_), .. } => {
             "`quantization_config` (use the unquantised model)".to_owned()
@@ -122,6 +159,29 @@ fn refuse_variants(raw: &RawConfig, path: &Path) -> Result<()> {
         },
     };
     Err(unsupported(path, variant))
+}
+
+/// Qwen's later layers may see only the last `sliding_window` tokens. A window no shorter than the longest sequence is
+/// no window.
+fn refuse_sliding_window(
+    raw: &RawConfig,
+    json: &Value,
+    num_hidden_layers: usize,
+    max_position_embeddings: usize,
+    path: &Path,
+) -> Result<()> {
+    let slides = match &raw.layer_types {
+        Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
+        None => raw.max_window_layers.unwrap_or(28) < num_hidden_layers,
+    };
+    let window = json.get("sliding_window").map_or(Some(4096), Value::as_u64); // `null` is no window
+    match window {
+        Some(window) if raw.use_sliding_window == Some(true) && slides && window < max_position_embeddings as u64 => {
+            let what = format!("a sliding window of {window} tokens (of up to {max_position_embeddings} positions)");
+            Err(unsupported(path, what))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rope(raw: &RawConfig, path: &Path) -> Result<(f64, RopeScaling)> {

@@ -3,8 +3,8 @@
 pub mod chat;
 pub mod gguf;
 mod gguf_blocks;
+mod gguf_decoder;
 mod gguf_header;
-mod gguf_llama;
 mod gguf_tokenizer;
 mod hf_config;
 mod hf_folder;
@@ -72,7 +72,7 @@ impl BaseModel {
         let (config, tokenizer, source) = if path.join("config.json").is_file() {
             hf_folder::open(path)?
         } else if path.is_file() && (path.extension().is_some_and(|e| e == "gguf") || starts_as_gguf(path)) {
-            gguf_llama::open(path)?
+            gguf_decoder::open(path)?
         } else if hub_cache::is_hub_name(path) {
             let cache = hub_cache::folder();
             match hub_cache::snapshot(&cache, path) {

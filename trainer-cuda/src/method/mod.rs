@@ -1,0 +1,225 @@
+//! Training methods: what an example is, what its loss is, how held-out examples are judged.
+//!
+//! The loop around them, [`Trainer`](crate::trainer::Trainer), knows none of this.
+
+mod dpo;
+mod sft;
+
+pub use dpo::{Dpo, PairExample};
+pub use sft::Sft;
+
+use crate::batch::{Budget, Forest, TokenExample};
+use crate::config::ModelConfig;
+use crate::device::{Device, Trainable};
+use crate::formats::BaseModel;
+use crate::{Result, TrainerError};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+/// A training method over a model on a device.
+pub trait Method {
+    /// Where it runs.
+    type Device: Device;
+    /// What it trains on.
+    type Example;
+    /// Its name in files and flags: `sft`.
+    const NAME: &'static str;
+
+    /// The device.
+    fn device(&self) -> &Self::Device;
+
+    /// The tensors being trained.
+    fn trained(&self) -> &[Trainable<Self::Device>];
+
+    /// The device and the tensors being trained, for the optimiser.
+    fn optimizer_parts(&mut self) -> (&Self::Device, &mut [Trainable<Self::Device>]);
+
+    /// Adds the gradient of the step's mean loss to every trained tensor, and returns that loss.
+    ///
+    /// `micro_batches` are the examples of one optimiser step. A part that exceeds the buffers is cut further, which
+    /// changes no result: the mean is over the whole step. `step` counts from 1.
+    ///
+    /// # Errors
+    /// [`TrainerError::StaleReference`] of DPO.
+    fn accumulate(&mut self, micro_batches: &[Vec<&Self::Example>], step: usize) -> Result<StepLoss>;
+
+    /// Scores held-out examples.
+    fn evaluate(&mut self, examples: &[Self::Example]) -> Evaluation;
+
+    /// Mixes an example into the digest of a data set.
+    fn digest(example: &Self::Example, hash: &mut Sha256);
+
+    /// The first buffer of the last forward pass that holds a NaN or an infinity: `layers.3.gate`.
+    fn find_not_finite(&self) -> Option<String>;
+}
+
+/// The loss of one optimiser step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepLoss {
+    /// Mean over the step: per labelled token for SFT, per example for DPO and triplets. In nats where it is a
+    /// log-likelihood.
+    pub loss: f64,
+    /// The method's own figures.
+    pub metrics: MethodMetrics,
+    /// Tokens computed.
+    pub n_tokens: usize,
+    /// Tokens that separate sequences would have.
+    pub n_tokens_flat: usize,
+    /// Tokens that carry loss.
+    pub n_labels: usize,
+}
+
+/// Figures that only one method has, means over the examples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum MethodMetrics {
+    /// Preferences (Rafailov et al. 2023); rewards are `beta * (log pi - log ref)`.
+    Dpo {
+        /// Share of pairs whose chosen side has the larger reward.
+        reward_accuracy: f64,
+        /// Chosen reward minus rejected reward.
+        reward_margin: f64,
+        /// Reward of the chosen side.
+        chosen_reward: f64,
+        /// Reward of the rejected side.
+        rejected_reward: f64,
+    },
+    /// Triplets.
+    Triplet {
+        /// Share of triplets whose positive is nearer than the negative.
+        triplet_accuracy: f64,
+        /// Distance of anchor and positive.
+        positive_distance: f64,
+        /// Distance of anchor and negative.
+        negative_distance: f64,
+    },
+    /// Supervised fine-tuning.
+    Sft {
+        /// Share of examples whose greedy answer is the expected one, to the last token: each response token is the
+        /// likeliest after those before it, which holds for all of them exactly where greedy decoding gives the
+        /// response. `None` in training steps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exact_match: Option<f64>,
+    },
+}
+
+/// Scores on a set of examples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// The method's loss, as [`StepLoss::loss`].
+    pub loss: f64,
+    /// Examples scored.
+    pub n_examples: usize,
+    /// Tokens that carry loss.
+    pub n_labels: usize,
+    /// The method's own figures.
+    #[serde(flatten)]
+    pub metrics: MethodMetrics,
+}
+
+impl Evaluation {
+    /// The share of right answers: exact match, reward accuracy or triplet accuracy.
+    pub fn accuracy(&self) -> f64 {
+        match self.metrics {
+            MethodMetrics::Sft { exact_match } => exact_match.unwrap_or(0.0),
+            MethodMetrics::Dpo { reward_accuracy, .. } => reward_accuracy,
+            MethodMetrics::Triplet { triplet_accuracy, .. } => triplet_accuracy,
+        }
+    }
+}
+
+/// Refuses sequences that the model can't read.
+fn check_sequences<'a>(config: &ModelConfig, sequences: impl Iterator<Item = &'a [u32]>) -> Result<()> {
+    let (longest, vocab) = (config.max_length(), config.vocab_size() as u32);
+    for ids in sequences {
+        if ids.len() > longest {
+            return Err(TrainerError::Config(format!(
+                "an example of {} tokens is longer than the model's {longest} positions; lower `max_length`",
+                ids.len()
+            )));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
+            return Err(TrainerError::Config(format!(
+                "token id {id} is outside the model's vocabulary of {vocab}; the tokenizer is not this model's"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Cuts `examples` into as few neighbours-in-order-of-tokens groups as fit `budget`: most prefixes fall together.
+/// `sequences` are the token sequences of one example, which stay in one group.
+fn groups<'a, E>(
+    budget: Budget,
+    mut examples: Vec<&'a E>,
+    sequences: impl Fn(&'a E) -> Vec<&'a TokenExample>,
+) -> Vec<Vec<&'a E>> {
+    let size = |group: &[&'a E]| {
+        Forest::new(&group.iter().flat_map(|&example| sequences(example)).collect::<Vec<_>>()).budget()
+    };
+    if examples.is_empty() || budget.holds(size(&examples)) {
+        return if examples.is_empty() { Vec::new() } else { vec![examples] };
+    }
+    examples.sort_by(|&a, &b| {
+        let ids = |example| sequences(example).into_iter().map(|sequence| &sequence.input_ids);
+        ids(a).cmp(ids(b))
+    });
+    let mut groups = Vec::new();
+    let mut rest = examples.as_slice();
+    while !rest.is_empty() {
+        // The largest group from the front that fits, by doubling and halving: sizes only grow with the group.
+        let mut fits = 1;
+        while fits < rest.len() && budget.holds(size(&rest[..(2 * fits).min(rest.len())])) {
+            fits = (2 * fits).min(rest.len());
+        }
+        let mut too_many = (2 * fits).min(rest.len() + 1);
+        while fits + 1 < too_many {
+            let middle = fits + (too_many - fits) / 2;
+            *(if budget.holds(size(&rest[..middle])) { &mut fits } else { &mut too_many }) = middle;
+        }
+        let (group, tail) = rest.split_at(fits);
+        groups.push(group.to_vec());
+        rest = tail;
+    }
+    groups
+}
+
+/// The largest of the batches that a run of this configuration makes, looking at no more than `EPOCHS_SEEN` shuffles:
+/// a later batch that exceeds them is cut, which changes no result.
+fn budget_of<'a, E>(
+    config: &crate::config::TrainConfig,
+    train: &'a [E],
+    held_out: &'a [E],
+    sequences: impl Fn(&'a E) -> Vec<&'a TokenExample>,
+) -> Budget {
+    const EPOCHS_SEEN: usize = 4;
+    let of_steps =
+        (0..config.epochs.min(EPOCHS_SEEN)).flat_map(|epoch| crate::trainer::micro_batches(config, train, epoch));
+    let alone = train.iter().chain(held_out).map(|example| vec![example]);
+    let budget = of_steps
+        .chain(alone)
+        .map(|batch| Forest::new(&batch.into_iter().flat_map(&sequences).collect::<Vec<_>>()).budget())
+        .fold(Budget::default(), Budget::max);
+    // A scored batch of the held-out set may fill the token budget with rows and edges that no training batch had.
+    Budget { n_rows: budget.n_tokens, n_edges: budget.n_edges.max(budget.n_tokens), ..budget }
+}
+
+/// Opens the model for training as the configuration says.
+fn load_decoder<D: Device>(
+    device: D,
+    base: &BaseModel,
+    config: &crate::config::TrainConfig,
+    budget: Budget,
+) -> Result<crate::decoder::Decoder<D>> {
+    config.validate()?;
+    crate::decoder::Decoder::load(device, base, crate::loader::Training::of(config), budget)
+}
+
+fn digest_sequence(example: &TokenExample, hash: &mut Sha256) {
+    use sha2::Digest;
+    hash.update((example.input_ids.len() as u64).to_le_bytes());
+    for (id, label) in example.input_ids.iter().zip(&example.labels) {
+        hash.update(id.to_le_bytes());
+        hash.update([u8::from(*label)]);
+    }
+}

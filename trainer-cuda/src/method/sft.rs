@@ -1,0 +1,138 @@
+//! Supervised fine-tuning: the mean negative log-likelihood of the labelled tokens.
+
+use super::{
+    Evaluation, Method, MethodMetrics, StepLoss, budget_of, check_sequences, digest_sequence, groups, load_decoder,
+};
+use crate::Result;
+use crate::batch::{Budget, Forest, TokenExample};
+use crate::config::TrainConfig;
+use crate::decoder::Decoder;
+use crate::device::{Device, Trainable};
+use crate::formats::BaseModel;
+use sha2::Sha256;
+
+/// Supervised fine-tuning of a causal language model.
+pub struct Sft<D: Device> {
+    decoder: Decoder<D>,
+    budget: Budget,
+}
+
+impl<D: Device> Sft<D> {
+    /// Loads `base`, with buffers for the batches of `train` and for scoring `held_out`.
+    ///
+    /// # Errors
+    /// [`TrainerError::EmptyDataset`]; [`TrainerError::Config`] where the configuration makes no sense or an example is
+    /// longer than the model's positions; those of [`Decoder::load`].
+    pub fn new(
+        device: D,
+        base: &BaseModel,
+        config: &TrainConfig,
+        train: &[TokenExample],
+        held_out: &[TokenExample],
+    ) -> Result<Self> {
+        config.validate_for(train.len())?;
+
+        check_sequences(&base.config, train.iter().chain(held_out).map(|example| example.input_ids.as_slice()))?;
+        let budget = budget_of(config, train, held_out, |example| vec![example]);
+        Self::with_budget(device, base, config, budget)
+    }
+
+    /// Loads `base`, with buffers for batches up to `budget`.
+    ///
+    /// # Errors
+    /// Those of [`TrainConfig::validate`] and [`Decoder::load`].
+    pub fn with_budget(device: D, base: &BaseModel, config: &TrainConfig, budget: Budget) -> Result<Self> {
+        Ok(Self { decoder: load_decoder(device, base, config, budget)?, budget })
+    }
+
+    /// The model.
+    pub fn decoder(&self) -> &Decoder<D> {
+        &self.decoder
+    }
+
+    /// The model, to overwrite its adapter.
+    pub fn decoder_mut(&mut self) -> &mut Decoder<D> {
+        &mut self.decoder
+    }
+
+    /// Adds the gradient of the mean loss over `forests`, and returns that loss in nats.
+    pub fn accumulate_forests(&mut self, forests: &[Forest]) -> f64 {
+        let total_weight: f64 = forests.iter().map(Forest::total_weight).sum();
+        let mut loss = 0.0;
+        for forest in forests {
+            let d_logprob: Vec<f32> =
+                forest.edge_weight.iter().map(|&weight| (-f64::from(weight) / total_weight) as f32).collect();
+            let scores = self.decoder.score_and_backward(forest, &d_logprob);
+            loss += negative_log_likelihood(forest, &scores.logprob) / total_weight;
+        }
+        loss
+    }
+}
+
+impl<D: Device> Method for Sft<D> {
+    type Device = D;
+    type Example = TokenExample;
+    const NAME: &'static str = "sft";
+
+    fn device(&self) -> &D {
+        self.decoder.device()
+    }
+
+    fn trained(&self) -> &[Trainable<D>] {
+        self.decoder.trained()
+    }
+
+    fn optimizer_parts(&mut self) -> (&D, &mut [Trainable<D>]) {
+        self.decoder.optimizer_parts()
+    }
+
+    fn accumulate(&mut self, micro_batches: &[Vec<&TokenExample>], step: usize) -> Result<StepLoss> {
+        let parts = micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), |example| vec![example]));
+        let forests: Vec<Forest> = parts.map(|examples| Forest::new(&examples)).collect();
+        let loss = self.accumulate_forests(&forests);
+        Ok(StepLoss {
+            loss,
+            metrics: MethodMetrics::Sft { exact_match: None },
+            n_tokens: forests.iter().map(Forest::n_tokens).sum(),
+            n_tokens_flat: forests.iter().map(|forest| forest.n_tokens_flat).sum(),
+            n_labels: forests.iter().map(|forest| forest.total_weight() as usize).sum(),
+        })
+    }
+
+    /// Loss over the labels, exact match over the responses.
+    fn evaluate(&mut self, examples: &[TokenExample]) -> Evaluation {
+        let (mut nll, mut n_labels, mut matched) = (0.0, 0, 0);
+        for batch in groups(self.budget, examples.iter().collect(), |example| vec![example]) {
+            let forest = Forest::new(&batch);
+            let scores = self.decoder.score(&forest);
+            let edge_rows = forest.edge_rows();
+            let is_greedy =
+                |&edge: &u32| scores.argmax[edge_rows[edge as usize] as usize] == forest.edge_target[edge as usize];
+            nll += negative_log_likelihood(&forest, &scores.logprob);
+            n_labels += forest.total_weight() as usize;
+            // A response that was truncated away whole has no edge, and is no match.
+            let is_match = |edges: &[u32]| !edges.is_empty() && edges.iter().all(is_greedy);
+            matched += (0..batch.len()).filter(|&i| is_match(forest.response_edges_of(i))).count();
+        }
+        let exact_match = Some(matched as f64 / examples.len().max(1) as f64);
+        Evaluation {
+            loss: nll / n_labels.max(1) as f64,
+            n_examples: examples.len(),
+            n_labels,
+            metrics: MethodMetrics::Sft { exact_match },
+        }
+    }
+
+    fn digest(example: &TokenExample, hash: &mut Sha256) {
+        digest_sequence(example, hash);
+    }
+
+    fn find_not_finite(&self) -> Option<String> {
+        self.decoder.find_not_finite()
+    }
+}
+
+/// Sum over examples and their labels, in nats: an edge counts once for each example through it.
+fn negative_log_likelihood(forest: &Forest, logprob: &[f32]) -> f64 {
+    forest.edge_weight.iter().zip(logprob).map(|(&weight, &logprob)| -f64::from(weight) * f64::from(logprob)).sum()
+}
