@@ -22,6 +22,7 @@ pub mod generator_buffers;
 pub mod head_norm;
 pub mod linear;
 pub mod loader;
+pub mod merge;
 pub mod method;
 pub mod plan;
 pub mod rope;
