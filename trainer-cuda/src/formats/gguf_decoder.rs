@@ -52,7 +52,7 @@ const HEAD_NORMS: [Names; 2] =
 
 /// `general.architecture`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Architecture {
+pub(super) enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
@@ -72,8 +72,15 @@ impl Architecture {
         }
     }
 
+    /// That of a decoder of any origin.
+    pub(super) fn of(config: &DecoderConfig) -> Self {
+        let known = [Self::Llama, Self::Qwen2, Self::Qwen3].into_iter();
+        let mut same = known.filter(|architecture| architecture.hf_name() == config.architecture);
+        same.next().unwrap_or_else(|| panic!("a decoder of the unknown architecture `{}`", config.architecture))
+    }
+
     /// Its name in a GGUF, which is transformers' `model_type` too.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
@@ -212,7 +219,7 @@ fn check(gguf: &Gguf, architecture: Architecture) -> Result<()> {
 }
 
 /// `model.layers.3.mlp.up_proj.weight` to `blk.3.ffn_up.weight`.
-fn gguf_name(architecture: Architecture, hf_name: &str) -> Option<String> {
+pub(super) fn gguf_name(architecture: Architecture, hf_name: &str) -> Option<String> {
     if let Some((_, name)) = OUTER.iter().find(|(hf, _)| *hf == hf_name) {
         return Some((*name).to_owned());
     }
@@ -321,18 +328,21 @@ fn llama3_scaling(factors: &[f32], rope_theta: f64, head_dim: usize) -> Option<R
     })
 }
 
-/// Rows of q and k from llama.cpp's order, where the two elements of a rotated pair are neighbours, to Hugging
-/// Face's, where they lie half a head apart (the inverse of `permute` in llama.cpp's `convert_hf_to_gguf.py`).
+/// Rows of q and k from llama.cpp's order to Hugging Face's.
 fn half_split(tensor: HostTensor, head_dim: usize) -> HostTensor {
     let cols = tensor.data.len() / tensor.shape[0]; // 1 of a bias
-    let half = head_dim / 2;
     let mut data = Vec::with_capacity(tensor.data.len());
     for row in 0..tensor.shape[0] {
-        let (head, at) = (row / head_dim, row % head_dim);
-        let source = head * head_dim + at % half * 2 + at / half;
-        data.extend_from_slice(&tensor.data[source * cols..][..cols]);
+        data.extend_from_slice(&tensor.data[llama_cpp_row(row, head_dim) * cols..][..cols]);
     }
     HostTensor { shape: tensor.shape, data }
+}
+
+/// Where llama.cpp has a row of Llama's q or k: there the two elements of a rotated pair are neighbours, in Hugging
+/// Face's models they lie half a head apart (`permute` in llama.cpp's `convert_hf_to_gguf.py`).
+pub(super) fn llama_cpp_row(row: usize, head_dim: usize) -> usize {
+    let (head, at, half) = (row / head_dim, row % head_dim, head_dim / 2);
+    head * head_dim + at % half * 2 + at / half
 }
 
 /// The shortest decimal that reads back as this f32: 1e-5, not 9.999999747378752e-6.
