@@ -256,6 +256,22 @@ impl TargetModules {
     }
 }
 
+/// How the matrices that a run does not train are stored, and what products with them are computed in. Low-rank updates,
+/// norms, biases and the optimiser are f32 always; so is everything where every weight is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Stored and multiplied in f32.
+    #[default]
+    F32,
+    /// Stored in bf16: half the memory. Where the processor multiplies bf16, so do products with them, forward and
+    /// backward, over activations rounded to bf16 and with f32 sums; elsewhere they are widened and multiplied in f32.
+    Bf16,
+    /// Kept as the file stores them (a GGUF's blocks, a folder's bf16 or f16), widened piece by piece for each
+    /// product, and multiplied in f32: the memory of the file, the results of `f32`.
+    Quantized,
+}
+
 /// How a run trains. The defaults are the reference document's, with no warmup: 50 examples make 39 steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -291,6 +307,8 @@ pub struct TrainConfig {
     /// Evaluations without a lower held-out loss after which the run stops; the weights with the lowest are kept.
     /// `None` trains to the end and keeps the last weights.
     pub early_stopping_patience: Option<usize>,
+    /// How the frozen matrices are stored.
+    pub precision: Precision,
 }
 
 /// Direct preference optimisation (Rafailov et al. 2023).
@@ -351,6 +369,7 @@ impl Default for TrainConfig {
             triplet: TripletConfig::default(),
             eval_steps: None,
             early_stopping_patience: None,
+            precision: Precision::F32,
         }
     }
 }

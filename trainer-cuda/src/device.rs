@@ -8,6 +8,9 @@
 //!   Each operation's doc says which it does.
 //! - Shapes are row-major; the last dimension is contiguous. A shape that disagrees is a defect of ours: it panics.
 
+use crate::config::Precision;
+use crate::formats::StoredTensor;
+
 /// Sizes of one attention call.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
@@ -132,13 +135,15 @@ pub trait Device: Sized {
     fn alloc_act(&self, len: usize) -> Self::Act;
     /// Zeroed index buffer.
     fn alloc_index(&self, len: usize) -> Self::Index;
-    /// Parameter from row-major host values.
+    /// Parameter from row-major host values: trained, or a vector.
     fn upload_weight(&self, values: Vec<f32>, rows: usize, cols: usize) -> Self::Weight;
-    /// Overwrites a parameter.
+    /// Frozen matrix `[rows, cols]` from a tensor of that shape, kept as `precision` says.
+    fn upload_frozen(&self, tensor: &StoredTensor<'_>, precision: Precision) -> Self::Weight;
+    /// Overwrites a parameter that [`Device::upload_weight`] made.
     fn write_weight(&self, weight: &mut Self::Weight, values: &[f32]);
     /// `[rows, cols]` of a parameter.
     fn weight_shape(&self, weight: &Self::Weight) -> [usize; 2];
-    /// Copies a parameter to the host, row-major.
+    /// Copies a parameter to the host, row-major; a frozen one as its storage rounded it.
     fn read_weight(&self, weight: &Self::Weight) -> Vec<f32>;
     /// Overwrites the front of a buffer.
     fn write_f32(&self, buffer: &mut Self::F32, values: &[f32]);

@@ -119,14 +119,14 @@ pub struct Encoded {
 pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &EncodeConfig) -> Result<Encoded> {
     let mut encoded = Encoded::default();
     for (index, record) in records.iter().enumerate() {
-        let at = |what: String| TrainerError::Encode { index, what };
+        let at = |error| of_record(index, error);
         if record.has_empty_response() {
             encoded.skipped.push(Skipped { index, reason: EMPTY });
             continue;
         }
-        let text = Rendered::new(tokenizer, record).map_err(|error| at(error.to_string()))?;
-        let mut ids = tokenizer.encode(&text.whole).map_err(|error| at(error.to_string()))?;
-        let responses = text.responses(tokenizer, &ids).map_err(|error| at(error.to_string()))?;
+        let text = Rendered::new(tokenizer, record).map_err(at)?;
+        let mut ids = text.encode(tokenizer, &text.whole).map_err(at)?;
+        let responses = text.responses(tokenizer, &ids).map_err(at)?;
         let completion_only = match config.loss_on {
             LossOn::Auto => !matches!(record, Record::Text { .. }),
             LossOn::Completion => true,
@@ -136,7 +136,7 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
             let what = "the formatter did not say where the response starts, so the loss cannot be on it alone; \
                         use loss_on = \"whole\" or a formatter that says"
                 .into();
-            return Err(at(what));
+            return Err(TrainerError::Encode { index, what });
         }
         let over_length = ids.len() > config.max_length;
         if over_length {
@@ -163,6 +163,14 @@ pub fn encode_sft(tokenizer: &TextTokenizer, records: &[Record], config: &Encode
     Ok(encoded)
 }
 
+/// A tokenizer's error, of this record.
+fn of_record(index: usize, error: TrainerError) -> TrainerError {
+    match error {
+        TrainerError::Encode { what, .. } => TrainerError::Encode { index, what },
+        other => other,
+    }
+}
+
 const LONGER: &str = "longer than max_length";
 const EMPTY: &str = "empty completion";
 const NO_LABEL_LEFT: &str = "no label left after truncation";
@@ -172,6 +180,8 @@ struct Rendered {
     whole: String,
     /// Texts before and through each response; both are beginnings of `whole`.
     responses: Vec<(String, String)>,
+    /// True for a conversation: its template spells the special tokens.
+    is_chat: bool,
 }
 
 impl Rendered {
@@ -181,11 +191,15 @@ impl Rendered {
             Record::Text { text, response_start } => {
                 let whole = with_eos(text.clone(), eos);
                 let prompt = response_start.and_then(|at| text.get(..at));
-                Self { responses: prompt.map(|prompt| (prompt.to_owned(), whole.clone())).into_iter().collect(), whole }
+                Self {
+                    responses: prompt.map(|prompt| (prompt.to_owned(), whole.clone())).into_iter().collect(),
+                    whole,
+                    is_chat: false,
+                }
             }
             Record::PromptCompletion { prompt, completion } => {
                 let whole = with_eos(format!("{prompt}{completion}"), eos);
-                Self { responses: vec![(prompt.clone(), whole.clone())], whole }
+                Self { responses: vec![(prompt.clone(), whole.clone())], whole, is_chat: false }
             }
             Record::Chat(messages) => Self::chat(tokenizer, messages)?,
         })
@@ -193,7 +207,7 @@ impl Rendered {
 
     /// An assistant turn runs from where the template would let the model go on, to what ends the turn.
     fn chat(tokenizer: &TextTokenizer, messages: &[ChatMessage]) -> Result<Self> {
-        let whole = with_eos(tokenizer.render_chat(messages, false)?.trim_end().to_owned(), tokenizer.eos_token());
+        let whole = render_whole(tokenizer, messages)?;
         let mut responses = Vec::new();
         for (turn, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
             let before = tokenizer.render_chat(&messages[..turn], true)?;
@@ -211,7 +225,11 @@ impl Rendered {
             }
             responses.push((before, through));
         }
-        Ok(Self { whole, responses })
+        Ok(Self { whole, responses, is_chat: true })
+    }
+
+    fn encode(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>> {
+        if self.is_chat { tokenizer.encode_rendered(text) } else { tokenizer.encode(text) }
     }
 
     /// The tokens of each response: from where the tokens of the text before it and of the whole stop agreeing.
@@ -220,7 +238,7 @@ impl Rendered {
             if text.len() == self.whole.len() {
                 return Ok(ids.len());
             }
-            Ok(common_prefix(&tokenizer.encode(text)?, ids))
+            Ok(common_prefix(&self.encode(tokenizer, text)?, ids))
         };
         self.responses.iter().map(|(before, through)| Ok(end_of(before)?..end_of(through)?)).collect()
     }
@@ -228,6 +246,14 @@ impl Rendered {
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// A conversation that ends where its last turn does. The end-of-sequence token is added where the template writes
+/// nothing after the last message.
+fn render_whole(tokenizer: &TextTokenizer, messages: &[ChatMessage]) -> Result<String> {
+    let text = tokenizer.render_chat(messages, false)?.trim_end().to_owned();
+    let is_open = messages.last().is_some_and(|last| text.ends_with(last.content.trim_end()));
+    Ok(if is_open { with_eos(text, tokenizer.eos_token()) } else { text })
 }
 
 fn with_eos(mut text: String, eos: Option<&str>) -> String {
@@ -278,7 +304,7 @@ pub struct EncodedPairs {
 pub fn encode_dpo(tokenizer: &TextTokenizer, records: &[PairRecord], config: &EncodeConfig) -> Result<EncodedPairs> {
     let mut encoded = EncodedPairs::default();
     for (index, record) in records.iter().enumerate() {
-        let at = |error: TrainerError| TrainerError::Encode { index, what: error.to_string() };
+        let at = |error| of_record(index, error);
         if record.chosen == record.rejected {
             encoded.skipped.push(Skipped { index, reason: "chosen equals rejected" });
             continue;
@@ -318,13 +344,16 @@ pub fn encode_dpo(tokenizer: &TextTokenizer, records: &[PairRecord], config: &En
 
 /// Token ids of the prompt, and of the prompt with the response.
 fn side(tokenizer: &TextTokenizer, prompt: &Prompt, response: &str) -> Result<(Vec<u32>, Vec<u32>)> {
-    let (prompt, whole) = match prompt {
-        Prompt::Text(prompt) => (prompt.clone(), format!("{prompt}{response}")),
+    match prompt {
+        Prompt::Text(prompt) => {
+            let whole = with_eos(format!("{prompt}{response}"), tokenizer.eos_token());
+            Ok((tokenizer.encode(prompt)?, tokenizer.encode(&whole)?))
+        }
         Prompt::Chat(messages) => {
             let answer = ChatMessage { role: "assistant".into(), content: response.to_owned() };
             let all: Vec<ChatMessage> = messages.iter().cloned().chain([answer]).collect();
-            (tokenizer.render_chat(messages, true)?, tokenizer.render_chat(&all, false)?.trim_end().to_owned())
+            let prompt = tokenizer.render_chat(messages, true)?;
+            Ok((tokenizer.encode_rendered(&prompt)?, tokenizer.encode_rendered(&render_whole(tokenizer, &all)?)?))
         }
-    };
-    Ok((tokenizer.encode(&prompt)?, tokenizer.encode(&with_eos(whole, tokenizer.eos_token()))?))
+    }
 }

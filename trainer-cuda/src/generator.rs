@@ -1,6 +1,6 @@
 //! Answers of a model: a pass over the prompt, then a token at a time over the key-value cache.
 
-use crate::config::DecoderConfig;
+use crate::config::{DecoderConfig, Precision};
 use crate::decoder::Parameters;
 use crate::device::{AttentionShape, Device, Trainable};
 use crate::formats::text_stream::TextStream;
@@ -86,20 +86,26 @@ pub fn check_prompt(config: &DecoderConfig, prompt: &[u32], max_length: usize) -
 }
 
 impl<D: Device> Generator<D> {
-    /// Loads `base`, with `adapter` beside it, and allocates for sequences of up to `max_length` tokens, prompt and
+    /// Loads `base`, with `adapter` beside it and its matrices held in `precision`, and allocates for sequences of up to `max_length` tokens, prompt and
     /// answer together; no more than the model's positions.
     ///
     /// # Errors
     /// Those of reading the model and of [`Adapter::check_fits`].
-    pub fn load(device: D, base: &BaseModel, adapter: Option<&Adapter>, max_length: usize) -> Result<Self> {
+    pub fn load(
+        device: D,
+        base: &BaseModel,
+        adapter: Option<&Adapter>,
+        precision: Precision,
+        max_length: usize,
+    ) -> Result<Self> {
         let config = base.decoder()?.clone();
         let max_length = max_length.min(config.max_position_embeddings);
         let training = match adapter {
             Some(adapter) => {
                 adapter.check_fits(base)?;
-                Training::Lora { config: &adapter.lora, seed: 0 }
+                Training::Lora { config: &adapter.lora, seed: 0, precision }
             }
-            None => Training::Nothing,
+            None => Training::Nothing { precision },
         };
         let mut loader = Loader::new(&device, base, training, &MODULE_NAMES)?;
         let parameters = Parameters::load(&mut loader, &config)?;

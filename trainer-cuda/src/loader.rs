@@ -1,8 +1,8 @@
 //! Reads a base model into parameters, frozen or trained, and starts the low-rank updates beside them.
 
-use crate::config::{LoraConfig, TrainConfig};
+use crate::config::{LoraConfig, Precision, TrainConfig};
 use crate::device::{Device, Trainable};
-use crate::formats::{BaseModel, HostTensor};
+use crate::formats::BaseModel;
 use crate::linear::{Linear, Lora, Parameter};
 use crate::{Result, TrainerError};
 use rand_chacha::ChaCha8Rng;
@@ -17,18 +17,23 @@ pub enum Training<'a> {
         config: &'a LoraConfig,
         /// Seeds the initial values.
         seed: u64,
+        /// How the base's matrices are stored.
+        precision: Precision,
     },
     /// Every parameter.
     Full,
     /// Nothing: the model is only run.
-    Nothing,
+    Nothing {
+        /// How the matrices are held.
+        precision: Precision,
+    },
 }
 
 impl<'a> Training<'a> {
     /// What a run's configuration trains.
     pub fn of(config: &'a TrainConfig) -> Self {
         match config.use_lora {
-            true => Self::Lora { config: &config.lora, seed: config.seed },
+            true => Self::Lora { config: &config.lora, seed: config.seed, precision: config.precision },
             false => Self::Full,
         }
     }
@@ -72,7 +77,7 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<Self> {
         let targets = match training {
             Training::Lora { config, .. } => config.target_modules.select(module_names)?,
-            Training::Full | Training::Nothing => Vec::new(),
+            Training::Full | Training::Nothing { .. } => Vec::new(),
         };
         Ok(Self { device, base, training, targets, trained: Vec::new() })
     }
@@ -86,7 +91,7 @@ impl<'a, D: Device> Loader<'a, D> {
     pub fn lora_rank(&self) -> usize {
         match self.training {
             Training::Lora { config, .. } => config.rank,
-            Training::Full | Training::Nothing => 0,
+            Training::Full | Training::Nothing { .. } => 0,
         }
     }
 
@@ -100,8 +105,8 @@ impl<'a, D: Device> Loader<'a, D> {
     /// # Errors
     /// Those of reading it; [`TrainerError::Corrupt`] where its shape is another.
     pub fn parameter(&mut self, name: &str, rows: usize, cols: usize) -> Result<Parameter<D>> {
-        let HostTensor { shape, data } = self.base.tensor(name)?;
-        let expected: &[usize] = if rows == 1 { &[cols] } else { &[rows, cols] };
+        let tensor = self.base.stored(name)?;
+        let (shape, expected) = (tensor.shape(), if rows == 1 { &[cols][..] } else { &[rows, cols] });
         if shape != expected {
             return Err(TrainerError::Corrupt {
                 path: self.base.path().to_owned(),
@@ -109,8 +114,13 @@ impl<'a, D: Device> Loader<'a, D> {
             });
         }
         Ok(match self.training {
-            Training::Lora { .. } | Training::Nothing => Parameter::Frozen(self.device.upload_weight(data, rows, cols)),
-            Training::Full => Parameter::Trained(self.train(name.into(), data, rows, cols)),
+            Training::Lora { precision, .. } | Training::Nothing { precision } if rows > 1 => {
+                Parameter::Frozen(self.device.upload_frozen(&tensor, precision))
+            }
+            Training::Lora { .. } | Training::Nothing { .. } => {
+                Parameter::Frozen(self.device.upload_weight(tensor.to_host().data, rows, cols))
+            }
+            Training::Full => Parameter::Trained(self.train(name.into(), tensor.to_host().data, rows, cols)),
         })
     }
 
@@ -142,7 +152,7 @@ impl<'a, D: Device> Loader<'a, D> {
     /// `a = sqrt(5)`), `B` is zero: the adapter starts as the base, exactly.
     pub fn lora(&mut self, module: Module<'_>) -> Option<Lora> {
         let Module { index, path, out_features, in_features, .. } = module;
-        let Training::Lora { config, seed } = self.training else { return None };
+        let Training::Lora { config, seed, .. } = self.training else { return None };
         if !self.adapts(path.rsplit('.').next().unwrap_or(path)) {
             return None;
         }

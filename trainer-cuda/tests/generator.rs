@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use trainer_cuda::TrainerError;
 use trainer_cuda::batch::{Forest, TokenExample};
+use trainer_cuda::config::Precision;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::decoder::Decoder;
 use trainer_cuda::formats::text_stream::TextStream;
@@ -45,7 +46,7 @@ fn changed(file: &str, key: &str, value: Value) -> (tempfile::TempDir, BaseModel
 }
 
 fn generator(base: &BaseModel, adapter: Option<&Adapter>) -> Generator<Cpu> {
-    Generator::load(Cpu::new(Some(2)), base, adapter, usize::MAX).unwrap()
+    Generator::load(Cpu::new(Some(2)), base, adapter, Precision::F32, usize::MAX).unwrap()
 }
 
 fn greedy(max_new_tokens: usize) -> AnswerConfig {
@@ -63,8 +64,8 @@ fn teacher_forced(base: &BaseModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<
     let forest = Forest::new(&[&example]);
     let adapter = adapter.map(|folder| (Adapter::open(folder).unwrap(), peft::read_adapter(folder).unwrap()));
     let training = match &adapter {
-        Some((adapter, _)) => Training::Lora { config: &adapter.lora, seed: 0 },
-        None => Training::Nothing,
+        Some((adapter, _)) => Training::Lora { config: &adapter.lora, seed: 0, precision: Precision::F32 },
+        None => Training::Nothing { precision: Precision::F32 },
     };
     let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget()).unwrap();
     if let Some((_, tensors)) = &adapter {
@@ -129,7 +130,7 @@ fn an_answer_ends_at_any_token_that_generation_config_lists() {
 fn an_answer_ends_where_the_positions_do_and_where_the_caller_stops_it() {
     let base = tied();
     let prompt = base.tokenizer.encode(PROMPT).unwrap();
-    let mut short = Generator::load(Cpu::new(Some(1)), &base, None, prompt.len() + 4).unwrap();
+    let mut short = Generator::load(Cpu::new(Some(1)), &base, None, Precision::F32, prompt.len() + 4).unwrap();
     let ended = answer(&mut short, &base, greedy(100));
     assert_eq!((ended.end, ended.token_ids.len()), (End::MaxLength, 4));
     assert_eq!(answer(&mut short, &base, greedy(4)).end, End::MaxNewTokens);
@@ -148,7 +149,7 @@ fn an_answer_ends_where_the_positions_do_and_where_the_caller_stops_it() {
 fn a_seed_gives_the_same_sampled_answer_on_any_number_of_threads() {
     let base = tied();
     let sampled = |threads, seed| {
-        let mut generator = Generator::load(Cpu::new(Some(threads)), &base, None, 512).unwrap();
+        let mut generator = Generator::load(Cpu::new(Some(threads)), &base, None, Precision::F32, 512).unwrap();
         let sampling = Sampling { temperature: 1.0, top_p: 0.9, seed };
         answer(&mut generator, &base, AnswerConfig { max_new_tokens: 30, sampling })
     };

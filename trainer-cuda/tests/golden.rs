@@ -8,7 +8,7 @@ mod golden_set;
 
 use golden_set::{Bounds, Golden, Row, find};
 use trainer_cuda::batch::{Forest, TokenExample};
-use trainer_cuda::config::{LoraConfig, TrainConfig};
+use trainer_cuda::config::{LoraConfig, Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodeConfig, LossOn, OverLength, Record, encode_sft};
 use trainer_cuda::formats::{Adapter, peft};
@@ -98,8 +98,8 @@ fn forward_logprobs(golden: &Golden, report: &mut golden_set::Report) {
 fn cached_logits(golden: &Golden, tag: &str, adapter: Option<&str>, report: &mut golden_set::Report) {
     let adapter = adapter.map(|name| Adapter::open(&golden.folder.join(name)).expect("the adapter opens"));
     let max_length = golden.base.config.max_length();
-    let mut generator =
-        Generator::load(Cpu::new(None), &golden.base, adapter.as_ref(), max_length).expect("the model loads");
+    let generator = Generator::load(Cpu::new(None), &golden.base, adapter.as_ref(), Precision::F32, max_length);
+    let mut generator = generator.expect("the model loads");
     let expected = golden.tensor(&format!("forward/{tag}"));
     let mut expected = expected.chunks_exact(golden.base.config.vocab_size());
     let (mut worst, mut between) = (0.0f64, 0.0f64);

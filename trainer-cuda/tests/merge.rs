@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use trainer_cuda::batch::{Forest, TokenExample};
+use trainer_cuda::config::Precision;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::decoder::Decoder;
 use trainer_cuda::formats::{Adapter, BaseModel, peft};
@@ -33,7 +34,11 @@ fn loss(base: &BaseModel, adapter_folder: Option<&Path>) -> f64 {
     let example = TokenExample { labels: vec![true; input_ids.len()], input_ids, response_start: 0 };
     let forest = Forest::new(&[&example]);
     let adapter = adapter_folder.map(|folder| Adapter::open(folder).unwrap());
-    let training = adapter.as_ref().map_or(Training::Nothing, |a| Training::Lora { config: &a.lora, seed: 0 });
+    let precision = Precision::F32;
+    let training = match &adapter {
+        Some(adapter) => Training::Lora { config: &adapter.lora, seed: 0, precision },
+        None => Training::Nothing { precision },
+    };
     let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget()).unwrap();
     if let Some(folder) = adapter_folder {
         decoder.write_adapter(&peft::read_adapter(folder).unwrap()).unwrap();

@@ -124,14 +124,14 @@ fn a_llama_with_biases_equals_hugging_face() {
     let base = BaseModel::open(folder.path()).unwrap();
     let forest = Forest::new(&data[..4].iter().collect::<Vec<_>>());
     let config = TrainConfig { use_lora: false, ..TrainConfig::default() };
-    let mut trainer = Trainer::with_budget(Cpu::new(None), &base, config, forest.budget()).unwrap();
-    let loss = trainer.accumulate(&[forest]);
+    let mut method = Sft::with_budget(Cpu::new(None), &base, &config, forest.budget()).unwrap();
+    let loss = method.accumulate_forests(&[forest]);
     let expected = |name: &str| -> Vec<f32> {
         let (values, _) = biases.tensor(name).unwrap().data().as_chunks::<4>();
         values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     };
     assert!((loss - f64::from(expected("loss")[0])).abs() <= 1e-5 * loss, "{loss}");
-    let trained = trainer.decoder().trained().iter().filter(|tensor| tensor.name.ends_with(".bias"));
+    let trained = method.decoder().trained().iter().filter(|tensor| tensor.name.ends_with(".bias"));
     let mut n_biases = 0;
     for tensor in trained {
         let deviation = relative_norm(&tensor.grad, &expected(&format!("grad/{}", tensor.name)));

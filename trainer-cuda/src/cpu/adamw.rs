@@ -9,27 +9,35 @@ use crate::device::{AdamW, Trainable};
 /// The norm's groups are fixed, so that its f64 sum is too.
 pub(super) fn grad_norm(cpu: &Cpu, trainables: &[Trainable<Cpu>]) -> f32 {
     let square = |t: &Trainable<Cpu>| {
-        let grad = &t.grad[..t.weight.data.len()];
+        let grad = &t.grad[..t.weight.values().len()];
         cpu.sum(grad.len(), GRAIN, |range| sum_of_squares(cpu.simd, &grad[range]))
     };
-    cpu.sum(trainables.len(), 1, |range| trainables[range].iter().map(square).sum()).sqrt() as f32
+    trainables.iter().map(square).sum::<f64>().sqrt() as f32
 }
 
 /// One step for every tensor, in the order of `torch.optim.AdamW` (`_single_tensor_adamw`).
 pub(super) fn step(cpu: &Cpu, trainables: &mut [Trainable<Cpu>], step: AdamW) {
     let factors = Factors::new(step);
+    // A large tensor is cut up; an adapter's many small ones go to the threads whole.
+    let is_large = |t: &Trainable<Cpu>| t.weight.values().len() > 4 * GRAIN;
+    for t in trainables.iter_mut().filter(|t| is_large(t)) {
+        update_tensor(cpu, t, factors);
+    }
     let n = trainables.len();
     cpu.for_rows(n, 1, rows(trainables, n, 1), |_, trainables| {
-        for t in trainables.into_slice() {
-            let len = t.weight.data.len();
-            let state =
-                (rows(&mut t.weight.data, len, 1), rows(&mut t.exp_avg, len, 1), rows(&mut t.exp_avg_sq, len, 1));
-            cpu.for_rows(len, GRAIN, state, |range, (weight, exp_avg, exp_avg_sq)| {
-                let (weight, exp_avg, exp_avg_sq) =
-                    (weight.into_slice(), exp_avg.into_slice(), exp_avg_sq.into_slice());
-                update(cpu.simd, weight, exp_avg, exp_avg_sq, &t.grad[range], factors);
-            });
+        for t in trainables.into_slice().iter_mut().filter(|t| !is_large(t)) {
+            update_tensor(cpu, t, factors);
         }
+    });
+}
+
+fn update_tensor(cpu: &Cpu, t: &mut Trainable<Cpu>, factors: Factors) {
+    let weight = t.weight.values_mut();
+    let len = weight.len();
+    let state = (rows(weight, len, 1), rows(&mut t.exp_avg, len, 1), rows(&mut t.exp_avg_sq, len, 1));
+    cpu.for_rows(len, GRAIN, state, |range, (weight, exp_avg, exp_avg_sq)| {
+        let (weight, exp_avg, exp_avg_sq) = (weight.into_slice(), exp_avg.into_slice(), exp_avg_sq.into_slice());
+        update(cpu.simd, weight, exp_avg, exp_avg_sq, &t.grad[range], factors);
     });
 }
 

@@ -2,7 +2,6 @@
 
 use super::elementwise::GRAIN;
 use super::exp::exp;
-use super::gemm::{Operand, Product, gemm};
 use super::parallel::{Ragged, rows};
 use super::simd::{LANES, Simd, dispatch};
 use super::{Cpu, Matrix, linear};
@@ -47,10 +46,7 @@ pub(super) fn linear_cross_entropy(
         });
 
         if let Some(grad) = &mut grad {
-            let (d_logits, weight) =
-                (Operand::k_contiguous(logits, vocab), Operand::lane_contiguous(&head.data, hidden));
-            let product = Product { m: n, n: hidden, k: vocab, alpha: 1.0, accumulate: false };
-            gemm(cpu, &mut grad.d_x[first * hidden..], d_logits, weight, product);
+            linear::backward_input(cpu, &mut grad.d_x[first * hidden..], logits, head, n, false);
             if let Some(d_head) = &mut grad.d_head {
                 linear::backward_weight(cpu, d_head, logits, x, vocab, hidden, n);
             }

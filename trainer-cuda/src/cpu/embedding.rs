@@ -8,7 +8,7 @@ pub(super) fn forward(cpu: &Cpu, y: &mut [f32], token_ids: &[u32], table: &Matri
     let hidden = table.cols;
     cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(y, n_tokens, hidden), |range, y| {
         for (y, &id) in y.into_slice().chunks_exact_mut(hidden).zip(&token_ids[range]) {
-            y.copy_from_slice(&table.data[id as usize * hidden..][..hidden]);
+            table.read_row(id as usize, y);
         }
     });
 }

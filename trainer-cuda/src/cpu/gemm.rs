@@ -1,43 +1,52 @@
 //! Matrix products: one driver for every layout, after BLIS (Van Zee & van de Geijn 2015).
 //!
-//! Both operands are packed into panels of sixteen lanes by `K_BLOCK`. A is packed once for all threads; then each
-//! thread packs groups of B's columns for itself and multiplies them with all of A while they are in its cache, so a
-//! weight is read from memory once per call. K is never split over threads and its blocks depend on `k` alone:
-//! the same bytes on any number of threads.
+//! The factor B is panels of sixteen columns, k after k: a frozen weight lies so in memory and is multiplied where it
+//! is; any other is packed, a group of columns at a time, by the thread that multiplies it. A is read where it lies,
+//! unless its rows are too far apart. K is never split over threads and its blocks depend on the factors' layout and on
+//! `k` alone: the same bytes on any number of threads, and for any number of rows beside a row.
 
 use std::cell::RefCell;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Cpu;
 use super::elementwise::GRAIN;
-use super::gemm_kernels::{Target, pack, strip};
+use super::gemm_pack::{Factor, pack, pack_rows};
+use super::gemm_tiles::{Panels, Rows, Target, multiply_tiles};
 use super::parallel::rows;
 use super::simd::{LANES, Lanes};
+use super::{Cpu, bf16_products};
 
-/// Panels of B that a thread packs together: 48 columns, the width of the AVX-512 tile.
+/// Panels of B that a tile multiplies together: 48 columns, the width of the AVX-512 tile.
 pub(super) const PANELS: usize = 3;
-/// Longest piece of K: 48 columns of B are then 96 KiB, 16 rows of A 32 KiB; both fit into a 512 KiB L2.
-const K_BLOCK: usize = 512;
-/// Rows of A that are packed at a time: 4 MiB of scratch.
-const M_BLOCK: usize = 2048;
-/// Multiplications that make a task: 11 us at 90 GFLOP/s, about what handing it to a thread costs.
-const TASK: usize = 512 * 1024;
+/// Longest piece of K: 48 columns of B are then 144 KiB, which stay in an L2 of 256 KiB while all rows pass.
+const K_BLOCK: usize = 768;
+/// Words of packed or rounded A: 4 MiB, pieces of K of `A_DEPTH` by 512 rows or more.
+const A_WORDS: usize = 1 << 20;
+const A_DEPTH: usize = 2048;
+/// Rows of A farther apart than this are packed: eight of them would share cache sets and pages' entries.
+const FAR: usize = 16 * 1024;
+/// Vectors of products that make a task: some 5 us, several times what handing it to a thread costs.
+const TASK: usize = 20_000;
 
 thread_local! {
     /// Each thread's packed columns of B, allocated by its first product.
     static PACKED_B: RefCell<Vec<Lanes>> = RefCell::new(vec![Lanes::ZERO; K_BLOCK * PANELS]);
 }
 
-/// Packed rows of A, shared by the threads of one product.
+/// Packed or rounded rows of A, shared by the threads of one product.
 pub(super) struct Scratch(Mutex<Vec<Lanes>>);
 
 impl Scratch {
     pub(super) fn new() -> Self {
-        Scratch(Mutex::new(vec![Lanes::ZERO; M_BLOCK / LANES * K_BLOCK]))
+        Scratch(Mutex::new(vec![Lanes::ZERO; A_WORDS / LANES]))
+    }
+
+    /// To be called outside of the pool: a thread of it that waited here could hold up the owner.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Lanes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A factor, seen as lanes (rows of A, columns of B) by k.
+/// A factor in f32, seen as lanes (rows of A, columns of B) by k.
 #[derive(Clone, Copy)]
 pub(super) struct Operand<'a> {
     pub(super) data: &'a [f32],
@@ -55,21 +64,36 @@ impl<'a> Operand<'a> {
     pub(super) fn lane_contiguous(data: &'a [f32], lanes: usize) -> Self {
         Operand { data, lane_stride: 1, k_stride: lanes }
     }
+
+    fn assert_holds(&self, lanes: usize, k: usize) {
+        let last = (lanes - 1) * self.lane_stride + (k - 1) * self.k_stride;
+        assert!(last < self.data.len(), "{lanes} by {k} values in {}", self.data.len());
+    }
 }
 
-/// Sizes of a product `[m, k] x [k, n]`, its factor, and whether it is added to what C holds.
+/// Sizes of a product `[m, k] x [k, n]`, its factor, and where it goes.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) alpha: f32,
+    /// It is added to what C holds.
     pub(super) accumulate: bool,
+    /// C is `[n, m]`.
+    pub(super) transposed: bool,
+}
+
+impl Product {
+    /// `c = a b`.
+    pub(super) fn new(m: usize, n: usize, k: usize) -> Self {
+        Product { m, n, k, alpha: 1.0, accumulate: false, transposed: false }
+    }
 }
 
 /// `c = alpha * a b`, or `c += alpha * a b`.
-pub(super) fn gemm(cpu: &Cpu, c: &mut [f32], a: Operand<'_>, b: Operand<'_>, product: Product) {
-    let Product { m, n, k, alpha, accumulate } = product;
+pub(super) fn gemm(cpu: &Cpu, c: &mut [f32], a: Operand<'_>, b: Factor<'_>, product: Product) {
+    let Product { m, n, k, alpha, accumulate, transposed } = product;
     let c = &mut c[..m * n];
     if k == 0 && !accumulate {
         c.fill(0.0);
@@ -77,84 +101,109 @@ pub(super) fn gemm(cpu: &Cpu, c: &mut [f32], a: Operand<'_>, b: Operand<'_>, pro
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    // Locked before the pool is entered: a pool thread that waited here could hold up the lock's owner.
-    let mut packed_a = cpu.scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
+    a.assert_holds(m, k);
+    let (row_stride, col_stride) = if transposed { (1, m) } else { (n, 1) };
+    let c = c.as_mut_ptr();
+    let target = |accumulate, row: usize| {
+        // SAFETY: a row of C.
+        let c = unsafe { c.add(row * row_stride) };
+        Target { c, row_stride, col_stride, n_rows: 0, n_cols: n, accumulate, alpha }
+    };
+    let pairs = b.multiplies_pairs(cpu.simd);
+    let words = if pairs { k.div_ceil(2) } else { k };
+    if !pairs && (m <= LANES || (a.k_stride == 1 && a.lane_stride <= FAR)) {
+        let rows = Rows {
+            data: a.data.as_ptr(),
+            row_stride: a.lane_stride,
+            sixteen: LANES * a.lane_stride,
+            k_stride: a.k_stride,
+        };
+        return multiply(cpu, rows, b, Block { n_rows: m, n, k_start: 0, depth: words, pairs }, target(accumulate, 0));
+    }
 
-    let depth = k.div_ceil(k.div_ceil(K_BLOCK)).next_multiple_of(LANES);
-    for k_start in (0..k).step_by(depth) {
-        let depth = depth.min(k - k_start);
-        for m_start in (0..m).step_by(M_BLOCK) {
-            let n_rows = M_BLOCK.min(m - m_start);
+    let mut scratch = cpu.scratch.lock();
+    for k_start in (0..words).step_by(A_DEPTH) {
+        let depth = A_DEPTH.min(words - k_start);
+        // Whole vectors, so that a row starts where a cache line does.
+        let stride = depth.next_multiple_of(LANES);
+        let m_step = A_WORDS / stride / LANES * LANES;
+        for m_start in (0..m).step_by(m_step) {
+            let n_rows = m_step.min(m - m_start);
             let strips = n_rows.div_ceil(LANES);
-            cpu.for_rows(strips, GRAIN.div_ceil(LANES * depth), rows(&mut packed_a, strips, depth), |range, packed| {
-                for (strip, packed) in range.zip(packed.into_slice().chunks_exact_mut(depth)) {
-                    let row = strip * LANES;
-                    pack(cpu.simd, packed, 1, a, m_start + row, n_rows - row, k_start, depth);
+            let parts = rows(&mut scratch, strips, stride);
+            cpu.for_rows(strips, GRAIN.div_ceil(LANES * depth), parts, |range, packed| {
+                for (strip, packed) in range.zip(packed.into_slice().chunks_exact_mut(stride)) {
+                    let row = m_start + strip * LANES;
+                    match pairs {
+                        true => bf16_products::round_rows(cpu.simd, packed, a, row, m - row, 2 * k_start, k, depth),
+                        false => pack_rows(cpu.simd, &mut packed[..depth], a, row, m - row, k_start),
+                    }
                 }
             });
-
-            let c = SendPointer(c[m_start * n..].as_mut_ptr());
-            let block = Block { n_rows, n, k_start, depth, alpha, accumulate: accumulate || k_start > 0 };
-            multiply(cpu, c, &packed_a, b, block);
+            let (row_stride, k_stride) = if pairs { (stride, 1) } else { (1, LANES) };
+            let rows = Rows { data: scratch.as_ptr().cast(), row_stride, sixteen: LANES * stride, k_stride };
+            let block = Block { n_rows, n, k_start, depth, pairs };
+            multiply(cpu, rows, b, block, target(accumulate || k_start > 0, m_start));
         }
     }
 }
-
-/// The start of a block of C.
-#[derive(Clone, Copy)]
-struct SendPointer(*mut f32);
-
-impl SendPointer {
-    fn get(self) -> *mut f32 {
-        self.0
-    }
-}
-
-// SAFETY: the tasks of `multiply` write disjoint strips.
-unsafe impl Send for SendPointer {}
-// SAFETY: as above.
-unsafe impl Sync for SendPointer {}
 
 #[derive(Clone, Copy)]
 struct Block {
     n_rows: usize,
     n: usize,
+    /// In words: values, or pairs of them.
     k_start: usize,
     depth: usize,
-    alpha: f32,
-    accumulate: bool,
+    pairs: bool,
 }
 
-/// Packed rows of A times all columns of B, over one block of K.
-fn multiply(cpu: &Cpu, c: SendPointer, packed_a: &[Lanes], b: Operand<'_>, block: Block) {
-    let Block { n_rows, n, k_start, depth, alpha, accumulate } = block;
-    let strips = n_rows.div_ceil(LANES);
-    let column_groups = n.div_ceil(LANES * PANELS);
-    // A thin product (LoRA) has too few columns for all threads: its rows are split as well, and B, which is
-    // small, is packed by each part.
-    let row_groups = (4 * cpu.threads).div_ceil(column_groups).min(strips.div_ceil(8));
-    let group_strips = strips.div_ceil(row_groups);
+/// What the tasks of a product share.
+struct Shared<T>(T);
 
-    let grain = TASK.div_ceil(group_strips * LANES * LANES * PANELS * depth);
+// SAFETY: the tasks of `multiply` read A and B and write disjoint parts of C.
+unsafe impl<T> Sync for Shared<T> {}
+
+/// Rows of A times all columns of B, over one piece of K.
+fn multiply(cpu: &Cpu, a: Rows, b: Factor<'_>, block: Block, target: Target) {
+    let Block { n_rows, n, k_start, depth, pairs } = block;
+    let panels = b.group_panels();
+    let longest = K_BLOCK * PANELS / panels;
+    let k_block = depth.div_ceil(depth.div_ceil(longest)).next_multiple_of(b.k_multiple());
+
+    let column_groups = n.div_ceil(LANES * panels);
+    // Few columns, or many threads: the rows are split as well, and B, if it must be, is packed by each part.
+    let row_groups = (4 * cpu.threads).div_ceil(column_groups).min(n_rows.div_ceil(4 * LANES));
+    let group_rows = n_rows.div_ceil(row_groups).next_multiple_of(LANES);
+    let grain = TASK.div_ceil(group_rows * panels * depth);
+    let shared = Shared((a, target));
     cpu.for_range(column_groups * row_groups, grain, |tasks| {
-        PACKED_B.with_borrow_mut(|packed_b| {
+        let Shared((a, target)) = &shared;
+        PACKED_B.with_borrow_mut(|packed| {
             for task in tasks {
-                let column = task / row_groups * LANES * PANELS;
-                let n_cols = (n - column).min(LANES * PANELS);
-                let panels = n_cols.div_ceil(LANES);
-                let packed_b = &mut packed_b[..depth * panels];
-                for panel in 0..panels {
-                    let first = column + panel * LANES;
-                    pack(cpu.simd, &mut packed_b[panel..], panels, b, first, n - first, k_start, depth);
+                let (column, row) = (task / row_groups * LANES * panels, task % row_groups * group_rows);
+                if row >= n_rows {
+                    continue;
                 }
-                let first_strip = task % row_groups * group_strips;
-                for s in first_strip..(first_strip + group_strips).min(strips) {
-                    let row = s * LANES;
-                    // SAFETY: `row < n_rows` and `column < n`; C holds `n_rows * n` values from here.
-                    let c = unsafe { c.get().add(row * n + column) };
-                    let n_rows = (n_rows - row).min(LANES);
-                    let target = Target { c, row_stride: n, n_rows, n_cols, accumulate, alpha };
-                    strip(cpu.simd, &packed_a[s * depth..][..depth], packed_b, panels, &target);
+                let n_cols = (n - column).min(LANES * panels);
+                let n_panels = n_cols.div_ceil(LANES);
+                let n_rows = (n_rows - row).min(group_rows);
+                for k_offset in (0..depth).step_by(k_block) {
+                    let k_block = k_block.min(depth - k_offset);
+                    let (k_start, accumulate) = (k_start + k_offset, target.accumulate || k_offset > 0);
+                    let b = b.in_place(pairs, column, n, k_start, n_rows).unwrap_or_else(|| {
+                        let packed = &mut packed[..k_block * n_panels];
+                        pack(cpu.simd, packed, cpu.simd, b, pairs, column, n, k_start, k_block);
+                        Panels { data: packed.as_ptr().cast(), k_stride: LANES, panel_stride: LANES * k_block }
+                    });
+                    // SAFETY: row and column are inside C.
+                    let c = unsafe { target.c.add(row * target.row_stride + column * target.col_stride) };
+                    let target = Target { c, n_rows, n_cols, accumulate, ..*target };
+                    let a = a.at(row, k_offset);
+                    match pairs {
+                        true => bf16_products::multiply_tiles(cpu.simd, a, b, k_block, &target),
+                        false => multiply_tiles(cpu.simd, a, b, k_block, &target),
+                    }
                 }
             }
         });

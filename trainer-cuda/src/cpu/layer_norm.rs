@@ -22,7 +22,7 @@ pub(super) fn forward(
         let x = x[range.start * hidden..range.end * hidden].chunks_exact(hidden);
         let statistics = mean.into_slice().iter_mut().zip(rstd.into_slice());
         for ((y, (mean, rstd)), x) in y.into_slice().chunks_exact_mut(hidden).zip(statistics).zip(x) {
-            (*mean, *rstd) = forward_row(cpu.simd, y, x, &weight.data, &bias.data, eps);
+            (*mean, *rstd) = forward_row(cpu.simd, y, x, weight.values(), bias.values(), eps);
         }
     });
 }
@@ -43,7 +43,7 @@ pub(super) fn backward(
     cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(dx, n_tokens, hidden), |range, dx| {
         for (dx, t) in dx.into_slice().chunks_exact_mut(hidden).zip(range) {
             let row = t * hidden..(t + 1) * hidden;
-            backward_row(cpu.simd, dx, &dy[row.clone()], &x[row], mean[t], rstd[t], &weight.data);
+            backward_row(cpu.simd, dx, &dy[row.clone()], &x[row], mean[t], rstd[t], weight.values());
         }
     });
     if let Some(d_weight) = d_weight {

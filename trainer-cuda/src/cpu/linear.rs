@@ -2,20 +2,20 @@
 
 use super::elementwise::GRAIN;
 use super::gemm::{Operand, Product, gemm};
+use super::gemm_pack::Factor;
 use super::parallel::rows;
 use super::{Cpu, Matrix};
 
 pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], weight: &Matrix, n_tokens: usize) {
     let (n, k) = (weight.rows, weight.cols);
-    let (x, weight) = (Operand::k_contiguous(x, k), Operand::k_contiguous(&weight.data, k));
-    gemm(cpu, y, x, weight, Product { m: n_tokens, n, k, alpha: 1.0, accumulate: false });
+    gemm(cpu, y, Operand::k_contiguous(x, k), Factor::rows_of(weight), Product::new(n_tokens, n, k));
 }
 
 pub(super) fn add_bias(cpu: &Cpu, y: &mut [f32], bias: &Matrix, n_tokens: usize) {
-    let width = bias.cols;
+    let (bias, width) = (bias.values(), bias.cols);
     cpu.for_rows(n_tokens, GRAIN.div_ceil(width), rows(y, n_tokens, width), |_, y| {
         for y in y.into_slice().chunks_exact_mut(width) {
-            for (y, bias) in y.iter_mut().zip(&bias.data) {
+            for (y, bias) in y.iter_mut().zip(bias) {
                 *y += bias;
             }
         }
@@ -44,8 +44,8 @@ pub(super) fn backward_input(
     accumulate: bool,
 ) {
     let (k, n) = (weight.rows, weight.cols);
-    let (dy, weight) = (Operand::k_contiguous(dy, k), Operand::lane_contiguous(&weight.data, n));
-    gemm(cpu, dx, dy, weight, Product { m: n_tokens, n, k, alpha: 1.0, accumulate });
+    let product = Product { accumulate, ..Product::new(n_tokens, n, k) };
+    gemm(cpu, dx, Operand::k_contiguous(dy, k), Factor::columns_of(weight), product);
 }
 
 pub(super) fn backward_weight(
@@ -58,6 +58,6 @@ pub(super) fn backward_weight(
     n_tokens: usize,
 ) {
     let (dy, x) = (Operand::lane_contiguous(dy, out_features), Operand::lane_contiguous(x, in_features));
-    let product = Product { m: out_features, n: in_features, k: n_tokens, alpha: 1.0, accumulate: true };
-    gemm(cpu, d_weight, dy, x, product);
+    let product = Product { accumulate: true, ..Product::new(out_features, in_features, n_tokens) };
+    gemm(cpu, d_weight, dy, Factor::Values(x), product);
 }

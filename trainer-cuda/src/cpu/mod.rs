@@ -1,10 +1,11 @@
-//! The CPU device: threads and SIMD, f32 throughout.
+//! The CPU device: threads and SIMD. Activations and sums are f32; frozen weights may be less.
 
 mod adamw;
 mod attention;
 mod attention_cached;
 mod attention_kernels;
 mod attention_tile;
+mod bf16_products;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
@@ -14,41 +15,41 @@ mod exp;
 mod gather;
 mod gelu;
 mod gemm;
-mod gemm_kernels;
+mod gemm_dot;
+mod gemm_pack;
+mod gemm_tiles;
 mod l2_normalize;
 mod layer_norm;
 mod linear;
 mod lora;
+mod matrix;
+mod pages;
 mod parallel;
-mod pool;
 mod rms_norm;
 mod rope;
+mod segment_mean;
 mod simd;
 mod simd_portable;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
 mod swiglu;
+mod threads;
 mod transpose;
 
+pub use matrix::Matrix;
 pub use simd::SimdLevel;
 
+use crate::config::Precision;
 use crate::device::{AdamW, AttentionMask, AttentionShape, CrossEntropyGrad, Device, Dropout, EdgeBuffers, Trainable};
+use crate::formats::StoredTensor;
 
 /// The device. Its results do not depend on the number of threads.
 pub struct Cpu {
     threads: usize,
     simd: SimdLevel,
     /// `None` where everything runs on the caller's thread.
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<threads::Pool>,
     scratch: gemm::Scratch,
-}
-
-/// A parameter `[rows, cols]`, row-major.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    rows: usize,
-    cols: usize,
-    data: Vec<f32>,
 }
 
 impl Cpu {
@@ -61,14 +62,8 @@ impl Cpu {
     /// The device with the given instructions, one of [`SimdLevel::available`].
     pub fn with_simd(threads: Option<usize>, simd: SimdLevel) -> Self {
         let wanted = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-        let pool = (wanted > 1).then(|| {
-            let name = |i| format!("cpu-device-{i}");
-            rayon::ThreadPoolBuilder::new().num_threads(wanted).thread_name(name).build()
-        });
-        let pool = pool.and_then(|pool| {
-            pool.inspect_err(|error| tracing::warn!(wanted, %error, "cannot start threads; going on with one")).ok()
-        });
-        let threads = pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads);
+        let pool = (wanted > 1).then(|| threads::Pool::new(wanted - 1));
+        let threads = 1 + pool.as_ref().map_or(0, threads::Pool::threads);
         Cpu { threads, simd, pool, scratch: gemm::Scratch::new() }
     }
 }
@@ -97,12 +92,15 @@ impl Device for Cpu {
     }
 
     fn upload_weight(&self, values: Vec<f32>, rows: usize, cols: usize) -> Matrix {
-        assert_eq!(values.len(), rows * cols, "values of a [{rows}, {cols}] parameter");
-        Matrix { rows, cols, data: values }
+        Matrix::new(values, rows, cols)
+    }
+
+    fn upload_frozen(&self, tensor: &StoredTensor<'_>, precision: Precision) -> Matrix {
+        Matrix::frozen(self, tensor, precision)
     }
 
     fn write_weight(&self, weight: &mut Matrix, values: &[f32]) {
-        weight.data.copy_from_slice(values);
+        weight.values_mut().copy_from_slice(values);
     }
 
     fn weight_shape(&self, weight: &Matrix) -> [usize; 2] {
@@ -110,7 +108,11 @@ impl Device for Cpu {
     }
 
     fn read_weight(&self, weight: &Matrix) -> Vec<f32> {
-        weight.data.clone()
+        let mut values = vec![0.0; weight.rows * weight.cols];
+        for (row, values) in values.chunks_exact_mut(weight.cols).enumerate() {
+            weight.read_row(row, values);
+        }
+        values
     }
 
     fn write_f32(&self, buffer: &mut Vec<f32>, values: &[f32]) {
@@ -406,7 +408,7 @@ impl Device for Cpu {
     }
 
     fn mean_pool_forward(&self, y: &mut Vec<f32>, x: &Vec<f32>, offsets: &Vec<u32>, hidden: usize, n_segments: usize) {
-        pool::forward(self, y, x, &offsets[..=n_segments], hidden);
+        segment_mean::forward(self, y, x, &offsets[..=n_segments], hidden);
     }
 
     fn mean_pool_backward(
@@ -417,7 +419,7 @@ impl Device for Cpu {
         hidden: usize,
         n_segments: usize,
     ) {
-        pool::backward(self, dx, dy, &offsets[..=n_segments], hidden);
+        segment_mean::backward(self, dx, dy, &offsets[..=n_segments], hidden);
     }
 
     fn l2_normalize_forward(&self, y: &mut Vec<f32>, norm: &mut Vec<f32>, x: &Vec<f32>, dim: usize, n: usize) {

@@ -4,8 +4,12 @@
 //! [`Cpu::sum`], whose tree is fixed by the length alone.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::Cpu;
+
+/// Parts a thread: the work of equal ranges is not equal (attention sees ever more keys).
+const PARTS: usize = 8;
 
 /// A buffer, or a tuple of buffers, that can be cut between two rows.
 pub(super) trait Split: Sized + Send {
@@ -79,22 +83,27 @@ impl Cpu {
         buffers: B,
         body: impl Fn(Range<usize>, B) + Sync,
     ) {
-        fn halve<B: Split>(range: Range<usize>, grain: usize, buffers: B, body: &(impl Fn(Range<usize>, B) + Sync)) {
-            if range.len() <= grain {
-                return body(range, buffers);
-            }
-            let left_rows = range.len().div_ceil(grain) / 2 * grain;
-            let middle = range.start + left_rows;
-            let (left, right) = buffers.split_at(left_rows);
-            rayon::join(
-                || halve(range.start..middle, grain, left, body),
-                || halve(middle..range.end, grain, right, body),
-            );
-        }
-
+        let grains = n_rows.div_ceil(grain);
         match &self.pool {
-            // Less than a grain of work is done before a sleeping thread wakes (about 10 us).
-            Some(pool) if n_rows > grain => pool.install(|| halve(0..n_rows, grain, buffers, &body)),
+            // Less than a grain of work is done before another thread has begun.
+            Some(pool) if grains > 1 => {
+                let n_parts = grains.min(PARTS * self.threads);
+                let mut rest = Some((0, buffers));
+                let cut = |part: usize| {
+                    let (start, buffers) = rest.take()?;
+                    let end = (grains * (part + 1) / n_parts * grain).min(n_rows);
+                    let (head, tail) = buffers.split_at(end - start);
+                    rest = Some((end, tail));
+                    Some(Mutex::new(Some((start..end, head))))
+                };
+                let parts: Vec<_> = (0..n_parts).map_while(cut).collect();
+                pool.run(n_parts, &|part| {
+                    let taken = parts[part].lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some((range, buffers)) = taken {
+                        body(range, buffers);
+                    }
+                });
+            }
             _ if n_rows > 0 => body(0..n_rows, buffers),
             _ => {}
         }
@@ -102,29 +111,33 @@ impl Cpu {
 
     /// Calls `body` for parts of `0..n` that cover it.
     pub(super) fn for_range(&self, n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-        self.for_rows(n, grain, (), |range, ()| body(range));
+        let parts = n.div_ceil(grain.max(1));
+        let part = |part: usize| body(part * grain..((part + 1) * grain).min(n));
+        match &self.pool {
+            Some(pool) if parts > 1 => pool.run(parts, &part),
+            _ => (0..parts).for_each(part),
+        }
     }
 
     /// Sum of `part` over groups of `grain` in `0..n`, as a tree that depends on `n` and `grain` alone.
     pub(super) fn sum(&self, n: usize, grain: usize, part: impl Fn(Range<usize>) -> f64 + Sync) -> f64 {
-        fn halve(
-            range: Range<usize>,
-            grain: usize,
-            part: &(impl Fn(Range<usize>) -> f64 + Sync),
-            threads: bool,
-        ) -> f64 {
-            if range.len() <= grain {
-                return part(range);
+        fn tree(parts: &[f64]) -> f64 {
+            match parts {
+                [] => 0.0,
+                [part] => *part,
+                _ => {
+                    let (left, right) = parts.split_at(parts.len() / 2);
+                    tree(left) + tree(right)
+                }
             }
-            let middle = range.start + range.len().div_ceil(grain) / 2 * grain;
-            let left = || halve(range.start..middle, grain, part, threads);
-            let right = || halve(middle..range.end, grain, part, threads);
-            let (left, right) = if threads { rayon::join(left, right) } else { (left(), right()) };
-            left + right
         }
-        match &self.pool {
-            Some(pool) if n > grain => pool.install(|| halve(0..n, grain, &part, true)),
-            _ => halve(0..n, grain, &part, false),
-        }
+        let mut parts = vec![0.0; n.div_ceil(grain)];
+        let n_parts = parts.len();
+        self.for_rows(n_parts, 1, rows(&mut parts, n_parts, 1), |range, sums| {
+            for (index, sum) in range.zip(sums.into_slice()) {
+                *sum = part(index * grain..((index + 1) * grain).min(n));
+            }
+        });
+        tree(&parts)
     }
 }

@@ -14,12 +14,12 @@ pub(super) fn forward(
     eps: f32,
     n_tokens: usize,
 ) {
-    let hidden = weight.cols;
+    let (weight, hidden) = (weight.values(), weight.cols);
     let out = (rows(y, n_tokens, hidden), rows(rstd, n_tokens, 1));
     cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), out, |range, (y, rstd)| {
         let x = x[range.start * hidden..range.end * hidden].chunks_exact(hidden);
         for ((y, rstd), x) in y.into_slice().chunks_exact_mut(hidden).zip(rstd.into_slice()).zip(x) {
-            *rstd = forward_row(cpu.simd, y, x, &weight.data, eps);
+            *rstd = forward_row(cpu.simd, y, x, weight, eps);
         }
     });
 }
@@ -34,11 +34,11 @@ pub(super) fn backward(
     weight: &Matrix,
     n_tokens: usize,
 ) {
-    let hidden = weight.cols;
+    let (weight, hidden) = (weight.values(), weight.cols);
     cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(dx, n_tokens, hidden), |range, dx| {
         for (dx, t) in dx.into_slice().chunks_exact_mut(hidden).zip(range) {
             let row = t * hidden..(t + 1) * hidden;
-            backward_row(cpu.simd, dx, &dy[row.clone()], &x[row], rstd[t], &weight.data);
+            backward_row(cpu.simd, dx, &dy[row.clone()], &x[row], rstd[t], weight);
         }
     });
     if let Some(d_weight) = d_weight {

@@ -3,6 +3,10 @@
 
 use std::fmt;
 
+use half::bf16;
+
+use super::pages::Plain;
+
 /// Lanes of one vector.
 pub(super) const LANES: usize = 16;
 
@@ -14,6 +18,22 @@ pub(super) struct Lanes(pub(super) [f32; LANES]);
 impl Lanes {
     pub(super) const ZERO: Lanes = Lanes([0.0; LANES]);
 }
+
+/// Vectors as their values.
+pub(super) fn flat(lanes: &[Lanes]) -> &[f32] {
+    // SAFETY: `Lanes` is sixteen f32 and nothing else.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+}
+
+/// Sixteen pairs of bf16, as many bytes as [`Lanes`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Pairs(pub(super) [[bf16; 2]; LANES]);
+
+// SAFETY: floats of any bits, aligned to 64 bytes.
+unsafe impl Plain for Lanes {}
+// SAFETY: as above.
+unsafe impl Plain for Pairs {}
 
 /// Vector operations, lane by lane. Every implementation is `#[inline(always)]` into a function that
 /// [`dispatch`] compiled for the level's instructions.
@@ -44,6 +64,9 @@ pub(super) trait Simd: Copy {
     fn select(mask: u16, a: Self::V, b: Self::V) -> Self::V;
     /// `(a0 b0 a1 b1 .. a7 b7, a8 b8 .. a15 b15)`.
     fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V);
+
+    /// The first and the second of each pair in f32.
+    fn widen(pairs: &[[bf16; 2]; LANES]) -> (Self::V, Self::V);
 
     /// The first sixteen values; where there are fewer, zeros follow.
     #[inline(always)]
@@ -94,6 +117,9 @@ pub struct SimdLevel(pub(super) Level);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
+    /// AVX-512 with dot products of bf16: differs in those alone.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -107,21 +133,36 @@ impl SimdLevel {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if std::arch::is_x86_feature_detected!("avx512f") {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx512f") && has!("avx512bw") && has!("avx512bf16") {
+                levels.push(SimdLevel(Level::Avx512Bf16));
+            }
+            if has!("avx512f") {
                 levels.push(SimdLevel(Level::Avx512));
             }
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            if has!("avx2") && has!("fma") {
                 levels.push(SimdLevel(Level::Avx2));
             }
         }
         levels.push(SimdLevel(Level::Portable));
         levels
     }
+
+    /// Whether it has dot products of bf16.
+    pub fn multiplies_bf16(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for SimdLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => "avx512 with bf16",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -150,7 +191,7 @@ macro_rules! dispatch {
             match simd.0 {
                 // SAFETY: a `SimdLevel` exists only where the processor has its instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::simd::Level::Avx512Bf16 | $crate::cpu::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Level::Avx2 => unsafe { avx2($($arg),*) },

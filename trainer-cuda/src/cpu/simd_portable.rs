@@ -1,5 +1,7 @@
 //! [`Simd`] in plain Rust that LLVM vectorises: NEON on aarch64, SSE2 on old x86-64.
 
+use half::bf16;
+
 use super::simd::{LANES, Simd};
 
 #[derive(Clone, Copy)]
@@ -100,5 +102,12 @@ impl Simd for Portable {
             (high[2 * i], high[2 * i + 1]) = (a[i + LANES / 2], b[i + LANES / 2]);
         }
         (low, high)
+    }
+
+    #[inline(always)]
+    fn widen(pairs: &[[bf16; 2]; LANES]) -> (Self::V, Self::V) {
+        // A bf16 is the upper half of an f32.
+        let half = |i: usize| pairs.map(|pair| f32::from_bits(u32::from(pair[i].to_bits()) << 16));
+        (half(0), half(1))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::simd::{LANES, Simd};
 
 #[derive(Clone, Copy)]
@@ -97,6 +99,16 @@ impl Simd for Avx512 {
             let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
             let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
             (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+        })
+    }
+
+    #[inline(always)]
+    fn widen(pairs: &[[bf16; 2]; LANES]) -> (__m512, __m512) {
+        // A bf16 is the upper half of an f32, and x86 is little-endian: the first of a pair is the lower half.
+        intrinsics!({
+            let words = _mm512_loadu_si512(pairs.as_ptr().cast());
+            let odd = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)), _mm512_castsi512_ps(odd))
         })
     }
 }
@@ -196,5 +208,18 @@ impl Simd for Avx2 {
             })
         };
         (half(a.0, b.0), half(a.1, b.1))
+    }
+
+    #[inline(always)]
+    fn widen(pairs: &[[bf16; 2]; LANES]) -> (Pair, Pair) {
+        let half = |i: usize| {
+            intrinsics!({
+                let words = _mm256_loadu_si256(pairs[i..].as_ptr().cast());
+                let odd = _mm256_and_si256(words, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+                (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)), _mm256_castsi256_ps(odd))
+            })
+        };
+        let (low, high) = (half(0), half(8));
+        (Pair(low.0, high.0), Pair(low.1, high.1))
     }
 }

@@ -4,7 +4,7 @@ use super::simd::{LANES, Lanes, Simd};
 
 /// Sixteen by sixteen: four rounds of a perfect shuffle, each moving one bit of the row number to the column's.
 #[inline(always)]
-fn square<S: Simd>(mut v: [S::V; LANES]) -> [S::V; LANES] {
+pub(super) fn square<S: Simd>(mut v: [S::V; LANES]) -> [S::V; LANES] {
     for _ in 0..4 {
         let mut shuffled = v;
         for i in 0..LANES / 2 {

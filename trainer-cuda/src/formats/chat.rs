@@ -39,3 +39,14 @@ pub(super) fn render(
     ];
     environment.render_str(template, Value::from_pairs(context.into_iter().chain(named)))
 }
+
+/// The marks that a template spells out: `<|im_start|>`.
+pub(super) fn marks(template: &str) -> impl Iterator<Item = &str> {
+    let starts = template.match_indices("<|").map(|(start, _)| start);
+    starts.filter_map(|start| {
+        let length = template[start..].find("|>")? + 2;
+        let mark = &template[start..start + length];
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        mark[2..length - 2].chars().all(is_name).then_some(mark)
+    })
+}

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::gguf_header::{I32, Reader, STRING, Tensor, Value};
-use super::{HostTensor, corrupt, map_file, missing};
+use super::{HostTensor, StoredTensor, corrupt, map_file, missing};
 use crate::error::Result;
 
 /// The first four bytes of a GGUF file.
@@ -41,9 +41,16 @@ impl Gguf {
     /// # Errors
     /// [`TrainerError::Missing`](crate::TrainerError::Missing) where there is none of that name.
     pub fn tensor(&self, name: &str) -> Result<HostTensor> {
+        Ok(self.stored(name)?.to_host())
+    }
+
+    /// A tensor as stored, by its name in the file.
+    ///
+    /// # Errors
+    /// [`TrainerError::Missing`](crate::TrainerError::Missing) where there is none of that name.
+    pub fn stored(&self, name: &str) -> Result<StoredTensor<'_>> {
         let tensor = self.tensors.get(name).ok_or_else(|| missing(&self.path, format!("tensor `{name}`")))?;
-        let data = tensor.block.dequantize(&self.map[tensor.bytes.clone()]);
-        Ok(HostTensor { shape: tensor.shape.clone(), data })
+        Ok(StoredTensor::mapped(tensor.shape.clone(), tensor.block, &self.map, tensor.bytes.clone()))
     }
 
     /// Names of the tensors, in no order.
@@ -60,7 +67,7 @@ impl Gguf {
         &self.path
     }
 
-    pub(crate) fn file_bytes(&self) -> &[u8] {
+    pub(crate) fn map(&self) -> &Mmap {
         &self.map
     }
 

@@ -6,9 +6,10 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// An element type that this build reads.
+/// An element type that this build reads: values of their own, or blocks of quantised ones (ggml's names).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlockType {
+#[allow(missing_docs, reason = "the names are ggml's, which defines them")]
+pub enum BlockType {
     F32,
     F16,
     Q4_0,
@@ -45,7 +46,7 @@ impl BlockType {
     }
 
     /// Values in a block, bytes of a block.
-    pub(crate) fn block(self) -> (usize, usize) {
+    pub fn block(self) -> (usize, usize) {
         match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::BF16 => (1, 2),
@@ -62,18 +63,31 @@ impl BlockType {
 
     /// Whole blocks to f32, on all threads.
     pub(crate) fn dequantize(self, bytes: &[u8]) -> Vec<f32> {
+        // 64 KiB of values a task: large beside rayon's overhead, small beside a core's share of a tensor.
+        const VALUES: usize = 16 * 1024;
+        let (values, block_bytes) = self.block();
+        let mut decoded = vec![0.0; bytes.len() / block_bytes * values];
+        let parts = bytes.par_chunks(VALUES / values * block_bytes);
+        decoded.par_chunks_mut(VALUES).zip(parts).for_each(|(values, bytes)| self.decode(bytes, values));
+        decoded
+    }
+
+    /// Whole blocks to f32, on this thread: as many as `values` holds.
+    pub fn decode(self, bytes: &[u8], values: &mut [f32]) {
         match self {
-            Self::F32 => each_block(bytes, |b: &[u8; 4], y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b)),
-            Self::F16 => each_block(bytes, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = half(b, 0)),
-            Self::BF16 => each_block(bytes, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = bf16::from_le_bytes(*b).to_f32()),
-            Self::Q4_0 => each_block(bytes, q4_0),
-            Self::Q4_1 => each_block(bytes, q4_1),
-            Self::Q5_0 => each_block(bytes, q5_0),
-            Self::Q5_1 => each_block(bytes, q5_1),
-            Self::Q8_0 => each_block(bytes, q8_0),
-            Self::Q4K => each_block(bytes, q4_k),
-            Self::Q5K => each_block(bytes, q5_k),
-            Self::Q6K => each_block(bytes, q6_k),
+            Self::F32 => each_block(bytes, values, |b: &[u8; 4], y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b)),
+            Self::F16 => each_block(bytes, values, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = half(b, 0)),
+            Self::BF16 => {
+                each_block(bytes, values, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = bf16::from_le_bytes(*b).to_f32())
+            }
+            Self::Q4_0 => each_block(bytes, values, q4_0),
+            Self::Q4_1 => each_block(bytes, values, q4_1),
+            Self::Q5_0 => each_block(bytes, values, q5_0),
+            Self::Q5_1 => each_block(bytes, values, q5_1),
+            Self::Q8_0 => each_block(bytes, values, q8_0),
+            Self::Q4K => each_block(bytes, values, q4_k),
+            Self::Q5K => each_block(bytes, values, q5_k),
+            Self::Q6K => each_block(bytes, values, q6_k),
         }
     }
 }
@@ -109,19 +123,12 @@ const UNREAD: [(u32, &str); 24] = [
 /// Runs `decode` over `B`-byte blocks of `N` values.
 fn each_block<const B: usize, const N: usize>(
     bytes: &[u8],
-    decode: impl Fn(&[u8; B], &mut [f32; N]) + Sync,
-) -> Vec<f32> {
-    // 64 KiB of values a task: large beside rayon's overhead, small beside a core's share of a tensor.
-    let blocks_per_task = 16384 / N;
-    let (blocks, _) = bytes.as_chunks::<B>();
-    let mut values = vec![0.0; blocks.len() * N];
-    let (out, _) = values.as_chunks_mut::<N>();
-    out.par_chunks_mut(blocks_per_task).zip(blocks.par_chunks(blocks_per_task)).for_each(|(out, blocks)| {
-        for (y, block) in out.iter_mut().zip(blocks) {
-            decode(block, y);
-        }
-    });
-    values
+    values: &mut [f32],
+    decode: impl Fn(&[u8; B], &mut [f32; N]),
+) {
+    for (y, block) in values.as_chunks_mut().0.iter_mut().zip(bytes.as_chunks().0) {
+        decode(block, y);
+    }
 }
 
 /// The f16 at byte `at`.

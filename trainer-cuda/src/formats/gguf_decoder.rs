@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
 use super::{
-    HostTensor, Opened, Source, TensorInfo, check_heads, corrupt, gguf_tokenizer, missing, sha256_hex, unsupported,
+    Opened, Source, StoredTensor, TensorInfo, check_heads, corrupt, gguf_tokenizer, map_sha256, missing, unsupported,
 };
 use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
@@ -132,11 +132,11 @@ struct DecoderGguf {
 }
 
 impl Source for DecoderGguf {
-    fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
+    fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
         let Some(name) = gguf_name(self.architecture, hf_name).filter(|name| self.gguf.shape(name).is_some()) else {
             return Err(missing(self.gguf.path(), format!("tensor `{hf_name}`")));
         };
-        let tensor = self.gguf.tensor(&name)?;
+        let tensor = self.gguf.stored(&name)?;
         let heads = match hf_name.rsplit('.').nth(1) {
             _ if self.architecture != Architecture::Llama => return Ok(tensor), // only Llama's rows are permuted
             Some("q_proj") => self.config.num_attention_heads,
@@ -144,15 +144,16 @@ impl Source for DecoderGguf {
             _ => return Ok(tensor),
         };
         let head_dim = self.config.head_dim;
-        if tensor.shape.first() != Some(&(heads * head_dim)) {
-            let what = format!("tensor `{name}` has shape {:?}, not {heads} heads of {head_dim} rows", tensor.shape);
+        if tensor.shape().first() != Some(&(heads * head_dim)) {
+            let shape = tensor.shape();
+            let what = format!("tensor `{name}` has shape {shape:?}, not {heads} heads of {head_dim} rows");
             return Err(corrupt(self.gguf.path(), what));
         }
-        Ok(half_split(tensor, head_dim))
+        Ok(half_split(&tensor, head_dim))
     }
 
     fn sha256(&self) -> Result<String> {
-        Ok(sha256_hex(self.gguf.file_bytes()))
+        Ok(map_sha256(self.gguf.map()))
     }
 
     fn hf_config(&self) -> Value {
@@ -329,13 +330,8 @@ fn llama3_scaling(factors: &[f32], rope_theta: f64, head_dim: usize) -> Option<R
 }
 
 /// Rows of q and k from llama.cpp's order to Hugging Face's.
-fn half_split(tensor: HostTensor, head_dim: usize) -> HostTensor {
-    let cols = tensor.data.len() / tensor.shape[0]; // 1 of a bias
-    let mut data = Vec::with_capacity(tensor.data.len());
-    for row in 0..tensor.shape[0] {
-        data.extend_from_slice(&tensor.data[llama_cpp_row(row, head_dim) * cols..][..cols]);
-    }
-    HostTensor { shape: tensor.shape, data }
+fn half_split(tensor: &StoredTensor<'_>, head_dim: usize) -> StoredTensor<'static> {
+    tensor.with_rows(|row| llama_cpp_row(row, head_dim))
 }
 
 /// Where llama.cpp has a row of Llama's q or k: there the two elements of a rotated pair are neighbours, in Hugging
@@ -353,14 +349,18 @@ fn shortest(value: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::BlockType;
 
     #[test]
     fn the_rows_of_a_bias_are_split_as_those_of_its_matrix() {
-        let rows = |shape: &[usize], data: &[f32]| HostTensor { shape: shape.to_vec(), data: data.to_vec() };
+        let rows = |shape: &[usize], values: &[f32]| {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            StoredTensor::new(shape.to_vec(), BlockType::F32, bytes)
+        };
         // Two heads of four rows; llama.cpp has the pairs (0, 2) and (1, 3) side by side.
-        let bias = half_split(rows(&[8], &[0., 2., 1., 3., 4., 6., 5., 7.]), 4);
-        assert_eq!(bias, rows(&[8], &[0., 1., 2., 3., 4., 5., 6., 7.]));
-        let matrix = half_split(rows(&[4, 2], &[0., 0., 2., 2., 1., 1., 3., 3.]), 4);
-        assert_eq!(matrix, rows(&[4, 2], &[0., 0., 1., 1., 2., 2., 3., 3.]));
+        let bias = half_split(&rows(&[8], &[0., 2., 1., 3., 4., 6., 5., 7.]), 4);
+        assert_eq!(bias.to_host().data, [0., 1., 2., 3., 4., 5., 6., 7.]);
+        let matrix = half_split(&rows(&[4, 2], &[0., 0., 2., 2., 1., 1., 3., 3.]), 4);
+        assert_eq!(matrix.to_host().data, [0., 0., 1., 1., 2., 2., 3., 3.]);
     }
 }

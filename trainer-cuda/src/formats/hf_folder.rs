@@ -4,16 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use memmap2::Mmap;
-use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde_json::Value;
 
 use super::tokenizer::{TextTokenizer, optional_json};
 use super::{
-    HostTensor, Opened, Source, TensorInfo, corrupt, hf_config, io, map_file, missing, read_file, sha256_hex,
-    unsupported,
+    BlockType, Opened, Source, StoredTensor, TensorInfo, corrupt, hf_config, io, map_file, map_sha256, missing,
+    read_file, sha256_hex, unsupported,
 };
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -59,24 +57,25 @@ struct Shard {
 }
 
 impl Source for HfFolder {
-    fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
+    fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
         let found = self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(hf_name)?)));
         let (shard, info) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
         let (start, end) = info.data_offsets;
-        let bytes = &shard.map[shard.data_start + start..shard.data_start + end];
-        let data = match info.dtype {
-            Dtype::F32 => convert(bytes, f32::from_le_bytes),
-            Dtype::F16 => convert(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            Dtype::BF16 => convert(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        let block = match info.dtype {
+            Dtype::F32 => BlockType::F32,
+            Dtype::F16 => BlockType::F16,
+            Dtype::BF16 => BlockType::BF16,
             dtype => return Err(unsupported(&shard.path, format!("type `{dtype:?}` of tensor `{hf_name}`"))),
         };
-        Ok(HostTensor { shape: info.shape.clone(), data })
+        let bytes = shard.data_start + start..shard.data_start + end;
+        Ok(StoredTensor::mapped(info.shape.clone(), block, &shard.map, bytes))
     }
 
     fn sha256(&self) -> Result<String> {
-        let files = [("config.json", self.config_bytes.as_slice())].into_iter();
-        let files = files.chain(self.shards.iter().map(|shard| (shard.name.as_str(), &shard.map[..])));
-        let list: String = files.map(|(name, bytes)| format!("{}  {name}\n", sha256_hex(bytes))).collect();
+        let mut list = format!("{}  config.json\n", sha256_hex(&self.config_bytes));
+        for shard in &self.shards {
+            list += &format!("{}  {}\n", map_sha256(&shard.map), shard.name);
+        }
         Ok(sha256_hex(list.as_bytes()))
     }
 
@@ -134,9 +133,4 @@ fn shard_names(dir: &Path) -> Result<BTreeSet<String>> {
         Some(name) => Err(corrupt(&path, format!("`{name}` is not a file of this folder"))),
         None => Ok(names),
     }
-}
-
-fn convert<const B: usize>(bytes: &[u8], value: impl Fn([u8; B]) -> f32 + Sync + Send) -> Vec<f32> {
-    let (values, _) = bytes.as_chunks::<B>();
-    values.par_iter().with_min_len(1 << 14).map(|bytes| value(*bytes)).collect()
 }

@@ -13,11 +13,14 @@ mod hf_folder;
 mod hub_cache;
 pub mod peft;
 mod peft_adapter;
+mod stored;
 pub mod text_stream;
 pub mod tokenizer;
 
 pub use chat::ChatMessage;
+pub use gguf_blocks::BlockType;
 pub use peft_adapter::{Adapter, Update};
+pub use stored::StoredTensor;
 pub use tokenizer::TextTokenizer;
 
 use std::collections::BTreeSet;
@@ -97,7 +100,15 @@ impl BaseModel {
     /// [`TrainerError::Missing`] where the model has no such tensor (`lm_head.weight` of a tied model),
     /// [`TrainerError::Unsupported`] where its element type is not a float that this build reads.
     pub fn tensor(&self, hf_name: &str) -> Result<HostTensor> {
-        self.source.tensor(hf_name)
+        Ok(self.source.stored(hf_name)?.to_host())
+    }
+
+    /// One weight as the file stores it, by its Hugging Face name; a GGUF's rows are in Hugging Face's order.
+    ///
+    /// # Errors
+    /// Those of [`BaseModel::tensor`].
+    pub fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
+        self.source.stored(hf_name)
     }
 
     /// Every weight of the model, by name.
@@ -181,7 +192,7 @@ impl BaseModel {
 
 /// Where a model's weights and files come from.
 trait Source: Send + Sync {
-    fn tensor(&self, hf_name: &str) -> Result<HostTensor>;
+    fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>>;
     fn sha256(&self) -> Result<String>;
     fn hf_config(&self) -> Value;
     /// `generation_config.json`; null where there is none.
@@ -241,5 +252,21 @@ fn check_heads(heads: usize, kv_heads: usize, path: &Path) -> Result<()> {
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Hex SHA-256 of a mapped file, of which no more than a piece is in memory at a time.
+fn map_sha256(map: &Mmap) -> String {
+    const PIECE: usize = 4 << 20;
+    let mut digest = Sha256::new();
+    for start in (0..map.len()).step_by(PIECE) {
+        let piece = start..map.len().min(start + PIECE);
+        digest.update(&map[piece.clone()]);
+        stored::release(map, piece);
+    }
+    hex(&digest.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

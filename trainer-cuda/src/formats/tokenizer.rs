@@ -84,6 +84,15 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Token ids of a text that spells its special tokens itself, as a rendered conversation does.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`].
+    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|err| refused(err.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The text of token ids, special tokens included; bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors
@@ -103,7 +112,8 @@ impl TextTokenizer {
     /// A conversation as the model's chat template spells it.
     ///
     /// # Errors
-    /// [`TrainerError::Encode`] where the model has no template, or the template refuses the messages.
+    /// [`TrainerError::Encode`] where the model has no template, the template refuses the messages, or it uses a special
+    /// token that the tokenizer does not have.
     pub fn render_chat(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         let Some(template) = &self.chat_template else {
             return Err(refused(
@@ -116,8 +126,21 @@ impl TextTokenizer {
             ("pad_token", self.pad_token()),
             ("unk_token", self.special.unk.as_deref()),
         ];
-        chat::render(template, messages, &tokens, add_generation_prompt)
-            .map_err(|err| refused(format!("the chat template fails: {err}")))
+        if let Some((name, _)) = tokens.iter().find(|(name, token)| token.is_none() && template.contains(name)) {
+            return Err(refused(format!(
+                "the chat template uses `{name}`, which the tokenizer does not have; use the tokenizer that the template \
+                 was made for"
+            )));
+        }
+        let text = chat::render(template, messages, &tokens, add_generation_prompt)
+            .map_err(|err| refused(format!("the chat template fails: {err}")))?;
+        match chat::marks(template).find(|mark| text.contains(mark) && self.token_id(mark).is_none()) {
+            Some(mark) => Err(refused(format!(
+                "the chat template writes `{mark}`, which is no token of the tokenizer; use the tokenizer that the \
+                 template was made for"
+            ))),
+            None => Ok(text),
+        }
     }
 
     /// Number of token ids, added tokens included.

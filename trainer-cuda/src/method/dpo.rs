@@ -272,6 +272,7 @@ fn pair_digest(pair: &PairExample) -> [u8; 32] {
 fn cache_key(base: &BaseModel, config: &TrainConfig, pairs: &[&PairExample]) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(base.sha256()?);
+    hash.update(format!("{:?}", config.precision));
     pairs.iter().for_each(|pair| hash.update(pair_digest(pair)));
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
