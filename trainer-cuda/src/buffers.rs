@@ -240,7 +240,7 @@ impl<'a, D: Device> Allocator<'a, D> {
         Self { device, plan, taken: 0 }
     }
 
-    /// Nothing of the plan may be left.
+    /// Every planned buffer was taken.
     pub(crate) fn finish(self) {
         assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
     }

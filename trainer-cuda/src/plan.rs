@@ -42,7 +42,7 @@ impl PlannedBuffer {
 pub struct MemoryPlan {
     /// In the order of allocation.
     pub buffers: Vec<PlannedBuffer>,
-    /// Rows of logits held at a time.
+    /// Rows of logits held at a time; 0 for an encoder.
     pub chunk_rows: usize,
 }
 
