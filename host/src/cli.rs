@@ -60,8 +60,9 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   tunesmith finetune --agent-type routing --base-model models/SmolLM2-135M --epochs 5
-  tunesmith finetune --config tenants/acme.toml --method sft --json")]
-    Finetune(RunArgs),
+  tunesmith finetune --config tenants/acme.toml --method sft --json
+  tunesmith finetune --config tenants/acme.toml --resume")]
+    Finetune(FinetuneArgs),
     /// Write the training records that a run would use, one JSON object a line, with their lineage
     #[command(after_help = "\
 Examples:
@@ -91,6 +92,17 @@ pub struct RunArgs {
     /// Settings, over those of the file.
     #[command(flatten)]
     pub options: Options,
+}
+
+/// Arguments of `finetune`.
+#[derive(Debug, Args)]
+pub struct FinetuneArgs {
+    /// Configuration and settings.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Go on with the newest run of the same method and agent that was stopped, from its last checkpoint
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// Arguments of `extract`.
@@ -154,7 +166,9 @@ mod tests {
         let command = Cli::command();
         let finetune = command.find_subcommand("finetune").unwrap();
         let mut settings = 0;
-        for arg in finetune.get_arguments().filter(|arg| !["help", "json", "verbose"].contains(&arg.get_id().as_str()))
+        for arg in finetune
+            .get_arguments()
+            .filter(|arg| !["help", "json", "verbose", "resume"].contains(&arg.get_id().as_str()))
         {
             let long = arg.get_long().unwrap();
             let variable = format!("TUNESMITH_{}", long.to_uppercase().replace('-', "_"));

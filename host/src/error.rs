@@ -30,6 +30,35 @@ pub enum HostError {
     /// Ctrl-C, or whoever started the process, ended the run.
     #[error("interrupted: nothing of this run was kept")]
     Interrupted,
+    /// As [`HostError::Interrupted`], with a checkpoint.
+    #[error(
+        "interrupted: the training so far is in `{}`; the same command with `--resume` goes on from there",
+        folder.display()
+    )]
+    InterruptedTraining {
+        /// The run's unfinished folder.
+        folder: PathBuf,
+    },
+    /// `--resume`, and nothing to go on with.
+    #[error("no run `{run}` can be resumed in `{}`: {what}; start one without `--resume`", output_dir.display())]
+    NothingToResume {
+        /// `{method}_{agent}`
+        run: String,
+        /// Where runs are.
+        output_dir: PathBuf,
+        /// What is there instead.
+        what: String,
+    },
+    /// A tenant's policy chose what the configured kind of model can't be trained by.
+    #[error(
+        "the policy chose {method} ({reason}), which is not of this `model_type`; name a `method`, or another policy"
+    )]
+    MethodOfOtherModel {
+        /// `sft`, `dpo` or `triplet`.
+        method: &'static str,
+        /// The policy's reason.
+        reason: String,
+    },
     /// An output could not be written.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -59,19 +88,6 @@ pub enum HostError {
     Insufficient {
         /// What is short, and what to do.
         reason: String,
-    },
-    /// The policy chose a method that this build does not train.
-    #[error(
-        "the policy chose {method} ({reason}), and this build trains SFT only: add `--method sft` to train on the \
-         {approved} approved examples"
-    )]
-    MethodNotInThisBuild {
-        /// `DPO` or `TRIPLET`.
-        method: String,
-        /// The policy's reason.
-        reason: String,
-        /// Approved examples that SFT would train on.
-        approved: usize,
     },
 }
 
@@ -116,9 +132,9 @@ impl HostError {
         let Self::Trainer(error) = self else { return None };
         match error {
             TrainerError::Missing { .. } => Some("fetch or copy the model again"),
-            TrainerError::UnsupportedArchitecture { .. } | TrainerError::Unsupported { .. } => {
-                Some("name another model with `--base-model`")
-            }
+            TrainerError::UnsupportedArchitecture { .. }
+            | TrainerError::Unsupported { .. }
+            | TrainerError::WrongKind { .. } => Some("name another model with `--base-model`"),
             TrainerError::NoLoraTarget { .. } => Some("name some of these with `--target-modules`, or leave it out"),
             _ => None,
         }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
-use trainer_cuda::method::Evaluation;
+use trainer_cuda::method::{Evaluation, MethodMetrics};
+use trainer_cuda::trainer::Stopped;
 
+use crate::config::Modality;
 use crate::dataset::SkipTable;
 use crate::plugins::bindings::selection_policy::{self, DatasetStatistics, TrainingChoice};
 use crate::plugins::bindings::types::{ExampleKind, TrainingMethod};
@@ -21,6 +23,8 @@ pub struct RunReport {
     pub project: String,
     /// The agent.
     pub agent_type: String,
+    /// Of an embedding model's documents.
+    pub modality: Option<Modality>,
     /// What was trained, and why.
     pub decision: Decision,
     /// What was trained.
@@ -43,6 +47,14 @@ pub struct RunReport {
     pub held_out: Option<HeldOutComparison>,
     /// Loss of the last optimiser step.
     pub final_train_loss: f64,
+    /// Optimiser steps done.
+    pub steps: usize,
+    /// Whether they were all, or the held-out loss stopped falling.
+    pub stopped: Stopped,
+    /// Where early stopping keeps the best weights, the step that they are of.
+    pub best_step: Option<usize>,
+    /// The step of the checkpoint that the run went on from.
+    pub resumed_at: Option<usize>,
     /// The adapter's folder.
     pub adapter_path: PathBuf,
     /// Where the time went.
@@ -95,7 +107,8 @@ pub struct HeldOutComparison {
     pub base: Evaluation,
     /// The adapter's.
     pub adapter: Evaluation,
-    /// True where the adapter's loss is lower and it gives no fewer exact answers.
+    /// True where the adapter's loss is lower and it is right no less often; for preference pairs, where it also
+    /// prefers more of the chosen than of the rejected sides.
     pub adapter_beats_base: bool,
 }
 
@@ -117,7 +130,12 @@ pub struct Timings {
 impl HeldOutComparison {
     /// Compares two scores of the same examples.
     pub fn new(base: Evaluation, adapter: Evaluation) -> Self {
-        let adapter_beats_base = adapter.loss < base.loss && adapter.accuracy() >= base.accuracy();
+        let least = match adapter.metrics {
+            // The base prefers neither side to what it does itself: its accuracy is 0 by definition.
+            MethodMetrics::Dpo { .. } => 0.5,
+            MethodMetrics::Sft { .. } | MethodMetrics::Triplet { .. } => base.accuracy(),
+        };
+        let adapter_beats_base = adapter.loss < base.loss && adapter.accuracy() >= least;
         Self { base, adapter, adapter_beats_base }
     }
 
@@ -207,6 +225,7 @@ impl fmt::Display for RunReport {
         row("method", self.decision.to_string());
         row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
         row("device", self.device.clone());
+        row("steps", self.steps_told());
         row(
             "training",
             format!(
@@ -257,13 +276,52 @@ pub fn table() -> Table {
     table
 }
 
+impl RunReport {
+    fn steps_told(&self) -> String {
+        let mut told = self.steps.to_string();
+        if let Some(step) = self.resumed_at {
+            told.push_str(&format!(", resumed after step {step}"));
+        }
+        if self.stopped == Stopped::Early {
+            told.push_str(", stopped early");
+        }
+        if let Some(step) = self.best_step {
+            told.push_str(&format!(", with the weights of step {step}"));
+        }
+        told
+    }
+}
+
+/// A method's figures by their names, the loss first.
+pub fn figures(loss: f64, metrics: &MethodMetrics) -> Vec<(&'static str, String)> {
+    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+    let mut figures = vec![("loss", format!("{loss:.4}"))];
+    match *metrics {
+        MethodMetrics::Sft { exact_match } => figures.extend(exact_match.map(|share| ("exact match", percent(share)))),
+        MethodMetrics::Dpo { reward_accuracy, reward_margin, chosen_reward, rejected_reward } => figures.extend([
+            ("reward accuracy", percent(reward_accuracy)),
+            ("reward margin", format!("{reward_margin:.4}")),
+            ("chosen reward", format!("{chosen_reward:.4}")),
+            ("rejected reward", format!("{rejected_reward:.4}")),
+        ]),
+        MethodMetrics::Triplet { triplet_accuracy, positive_distance, negative_distance } => figures.extend([
+            ("triplet accuracy", percent(triplet_accuracy)),
+            ("positive distance", format!("{positive_distance:.4}")),
+            ("negative distance", format!("{negative_distance:.4}")),
+        ]),
+    }
+    figures
+}
+
 fn scores(held_out: &HeldOutComparison) -> Table {
     let mut table = table();
-    table.set_header(["held out", "loss", "exact match"]);
+    let columns = figures(held_out.base.loss, &held_out.base.metrics);
+    table.set_header(std::iter::once("held out").chain(columns.iter().map(|(name, _)| *name)));
     for (name, scores) in [("base", &held_out.base), ("adapter", &held_out.adapter)] {
-        table.add_row([name.to_owned(), format!("{:.4}", scores.loss), format!("{:.1}%", 100.0 * scores.accuracy())]);
+        let values = figures(scores.loss, &scores.metrics).into_iter().map(|(_, value)| value);
+        table.add_row(std::iter::once(name.to_owned()).chain(values));
     }
-    align_right(&mut table, &[1, 2]);
+    align_right(&mut table, &(1..=columns.len()).collect::<Vec<_>>());
     table
 }
 
@@ -278,7 +336,6 @@ fn align_right(table: &mut Table, columns: &[usize]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trainer_cuda::method::MethodMetrics;
 
     fn scores(loss: f64, exact_match: f64) -> Evaluation {
         Evaluation {
@@ -296,6 +353,19 @@ mod tests {
         assert_eq!(verdict(scores(0.9, 0.4)), "adapter does not beat base");
         assert_eq!(verdict(scores(1.0, 0.9)), "adapter does not beat base");
         assert_eq!(verdict(scores(f64::NAN, 0.9)), "adapter does not beat base");
+    }
+
+    #[test]
+    fn a_dpo_adapter_beats_its_base_only_where_it_prefers_more_chosen_than_rejected_sides() {
+        let scores = |loss, reward_accuracy| {
+            let (reward_margin, chosen_reward, rejected_reward) = (0.0, 0.0, 0.0);
+            let metrics = MethodMetrics::Dpo { reward_accuracy, reward_margin, chosen_reward, rejected_reward };
+            Evaluation { loss, n_examples: 10, n_labels: 40, metrics }
+        };
+        let verdict = |adapter| HeldOutComparison::new(scores(0.6931, 0.0), adapter).adapter_beats_base;
+        assert!(verdict(scores(0.5, 0.6)));
+        assert!(!verdict(scores(0.5, 0.4)));
+        assert!(!verdict(scores(0.7, 0.6)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The only writer of run outputs. A run's folder is whole or absent: it is filled under a temporary name in the
-//! folder of all runs, flushed to disk, and renamed.
+//! folder of all runs, flushed to disk, and renamed. One with a checkpoint outlives the run that fills it, so that
+//! another can go on.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -10,45 +11,99 @@ use serde::Serialize;
 
 use crate::error::HostError;
 
-/// A run's folder that is being filled; gone with everything in it, unless [`RunDir::commit`] is called.
+/// A run's folder that is being filled; gone with everything in it, unless [`RunDir::commit`] is called or it has a
+/// checkpoint.
 #[derive(Debug)]
 pub struct RunDir {
-    temporary: tempfile::TempDir,
+    path: PathBuf,
     output_dir: PathBuf,
     name: String,
-    /// Held while the run lives: a folder that nobody locks was left by a run that was killed.
+    /// Held while the run lives: a folder that nobody locks was left by a run that was stopped.
     _lock: Option<File>,
 }
 
 /// In the name of a folder that is being filled.
 const UNFINISHED: &str = ".unfinished-";
 
+/// The folder of a run's folder that is there only while it trains.
+const CHECKPOINT_DIR: &str = "checkpoint";
+
+/// The trainer's state, in that folder.
+const STATE_FILE: &str = "state.safetensors";
+
 impl RunDir {
-    /// Starts a folder that will be called `{method}_{agent}_{YYYYMMDD_HHMMSS}` (UTC) in `output_dir`, which is
-    /// created where it is missing. Removes what killed runs left there.
+    /// Starts a folder that will be called `{run}_{YYYYMMDD_HHMMSS}` (UTC) in `output_dir`, which is created where it
+    /// is missing; `run` is `{method}_{agent}`. Removes what stopped runs left there without a checkpoint, and tells of
+    /// those of `run` that have one.
     ///
     /// # Errors
     /// [`HostError::Io`] where `output_dir` can't be written.
-    pub fn create(output_dir: &Path, method: &str, agent: &str, start: jiff::Timestamp) -> Result<Self, HostError> {
-        let name = format!("{method}_{agent}_{}", start.strftime("%Y%m%d_%H%M%S"));
+    pub fn create(output_dir: &Path, run: &str, start: jiff::Timestamp) -> Result<Self, HostError> {
+        let name = format!("{run}_{}", start.strftime("%Y%m%d_%H%M%S"));
         fs::create_dir_all(output_dir).map_err(HostError::io("create", output_dir))?;
         // Until the new folder is locked, so that no other run takes it for an abandoned one.
         let creating = lock(output_dir);
         if creating.is_some() {
-            remove_abandoned(output_dir);
+            tidy(output_dir, run);
         }
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}{UNFINISHED}"))
             .permissions(Permissions::from_mode(0o777)) // less the umask: who may read adapters is its user's choice
             .tempdir_in(output_dir)
-            .map_err(HostError::io("create a folder in", output_dir))?;
-        let lock = lock(temporary.path());
-        Ok(Self { temporary, output_dir: output_dir.to_owned(), name, _lock: lock })
+            .map_err(HostError::io("create a folder in", output_dir))?
+            .keep();
+        // As the user wrote it, not from the root.
+        let path = temporary.file_name().map_or_else(|| temporary.clone(), |name| output_dir.join(name));
+        let lock = lock(&path);
+        let run_dir = Self { path, output_dir: output_dir.to_owned(), name, _lock: lock };
+        let checkpoints = run_dir.path.join(CHECKPOINT_DIR);
+        fs::create_dir(&checkpoints).map_err(HostError::io("create", &checkpoints))?;
+        Ok(run_dir)
+    }
+
+    /// Takes over the newest folder of `run` in `output_dir` that was left with a checkpoint.
+    ///
+    /// # Errors
+    /// [`HostError::NothingToResume`] where there is none.
+    pub fn resume(output_dir: &Path, run: &str) -> Result<Self, HostError> {
+        let left = unfinished(output_dir);
+        let mut own: Vec<_> = left.iter().filter(|left| left.run() == Some(run) && left.has_checkpoint()).collect();
+        own.sort_by(|a, b| a.name.cmp(&b.name)); // the names end in the time
+        for Unfinished { path, name } in own.iter().rev() {
+            let folder = File::open(path).map_err(HostError::io("open", path))?;
+            if folder.try_lock().is_ok() {
+                let (path, name) = (path.clone(), name.clone());
+                return Ok(Self { path, output_dir: output_dir.to_owned(), name, _lock: Some(folder) });
+            }
+        }
+        let what = match own.last() {
+            Some(alive) => format!("`{}` is being filled by a run that is still going on", alive.path.display()),
+            None => match left.iter().find(|left| left.has_checkpoint()) {
+                Some(other) => format!("what is there is another run's, `{}`", other.path.display()),
+                None => "no run was stopped there after its first checkpoint".to_owned(),
+            },
+        };
+        Err(HostError::NothingToResume { run: run.to_owned(), output_dir: output_dir.to_owned(), what })
+    }
+
+    /// The trainer's state: present once the first checkpoint is.
+    pub fn state_file(&self) -> PathBuf {
+        self.path.join(CHECKPOINT_DIR).join(STATE_FILE)
+    }
+
+    /// A file beside the trainer's state, which the committed folder won't have.
+    pub fn scratch_file(&self, name: &str) -> PathBuf {
+        self.path.join(CHECKPOINT_DIR).join(name)
+    }
+
+    /// Removes the folder, and the checkpoint in it.
+    pub fn discard(self) {
+        let _ = fs::remove_file(self.state_file()); // the rest goes as where there never was one
     }
 
     /// Where to write until the commit.
     pub fn path(&self) -> &Path {
-        self.temporary.path()
+        &self.path
     }
 
     /// Creates a file.
@@ -79,10 +134,11 @@ impl RunDir {
         self.write(name, &(text + "\n"))
     }
 
-    /// Flushes everything to disk and gives the folder its name, with a suffix `_2`, `_3`, ... where that is taken.
+    /// Flushes everything but the checkpoint to disk and gives the folder its name, with a suffix `_2`, `_3`, ... where
+    /// that is taken.
     ///
     /// # Errors
-    /// [`HostError::Io`]; nothing is left behind then.
+    /// [`HostError::Io`]; what has no checkpoint is gone then.
     pub fn commit(self) -> Result<PathBuf, HostError> {
         flush(self.path()).map_err(HostError::io("flush", self.path()))?;
         for n in 1u32.. {
@@ -92,9 +148,10 @@ impl RunDir {
                 continue;
             }
             match fs::rename(self.path(), &path) {
+                // From here on there is nothing left to remove under the old name.
                 Ok(()) => {
-                    // The folder has another name now: there is nothing left to remove under the old one.
-                    let _ = self.temporary.keep();
+                    let checkpoints = path.join(CHECKPOINT_DIR);
+                    fs::remove_dir_all(&checkpoints).map_err(HostError::io("remove", &checkpoints))?;
                     flush_one(&self.output_dir).map_err(HostError::io("flush", &self.output_dir))?;
                     return Ok(path);
                 }
@@ -115,14 +172,59 @@ fn lock(dir: &Path) -> Option<File> {
     Some(file)
 }
 
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if !self.state_file().is_file() {
+            let _ = fs::remove_dir_all(&self.path); // what can't be removed now is tried again by the next run
+        }
+    }
+}
+
+/// A folder that was or is being filled.
+struct Unfinished {
+    path: PathBuf,
+    /// The name that it would have got.
+    name: String,
+}
+
+impl Unfinished {
+    /// `{method}_{agent}`: the name without `_YYYYMMDD_HHMMSS`.
+    fn run(&self) -> Option<&str> {
+        self.name.len().checked_sub("_YYYYMMDD_HHMMSS".len()).and_then(|end| self.name.get(..end))
+    }
+
+    fn has_checkpoint(&self) -> bool {
+        self.path.join(CHECKPOINT_DIR).join(STATE_FILE).is_file()
+    }
+
+    fn is_abandoned(&self) -> bool {
+        File::open(&self.path).is_ok_and(|folder| folder.try_lock().is_ok())
+    }
+}
+
+fn unfinished(output_dir: &Path) -> Vec<Unfinished> {
+    let entries = fs::read_dir(output_dir).into_iter().flatten().flatten();
+    let unfinished = entries.filter_map(|entry| {
+        let file_name = entry.file_name();
+        let (name, _) = file_name.to_str()?.strip_prefix('.')?.split_once(UNFINISHED)?;
+        Some(Unfinished { path: entry.path(), name: name.to_owned() })
+    });
+    unfinished.collect()
+}
+
 /// A folder that can't be removed is tried again by the next run.
-fn remove_abandoned(output_dir: &Path) {
-    for entry in fs::read_dir(output_dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_unfinished = name.to_string_lossy().starts_with('.') && name.to_string_lossy().contains(UNFINISHED);
-        let is_abandoned = || File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok());
-        if is_unfinished && is_abandoned() && fs::remove_dir_all(entry.path()).is_ok() {
-            tracing::info!("removed `{}`, which a killed run left", entry.path().display());
+fn tidy(output_dir: &Path, run: &str) {
+    for left in unfinished(output_dir).iter().filter(|left| left.is_abandoned()) {
+        let path = left.path.display();
+        if !left.has_checkpoint() {
+            if fs::remove_dir_all(&left.path).is_ok() {
+                tracing::info!("removed `{path}`, which a killed run left");
+            }
+        } else if left.run() == Some(run) {
+            tracing::warn!(
+                "`{path}` is a run that was stopped: the same command with `--resume` goes on from its last checkpoint; \
+                 remove the folder to discard it"
+            );
         }
     }
 }
@@ -148,7 +250,9 @@ fn flush(dir: &Path) -> io::Result<()> {
     let mode = fs::metadata(dir)?.permissions().mode() & 0o666;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_name() == CHECKPOINT_DIR {
+            continue;
+        } else if entry.file_type()?.is_dir() {
             flush(&entry.path())?;
         } else {
             fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
@@ -181,7 +285,7 @@ mod tests {
     fn a_committed_run_is_whole_and_named_by_method_agent_and_time() {
         let root = tempfile::tempdir().unwrap();
         let output_dir = root.path().join("outputs/adapters");
-        let run = RunDir::create(&output_dir, "sft", "routing", start()).unwrap();
+        let run = RunDir::create(&output_dir, "sft_routing", start()).unwrap();
         run.write("README.md", "hello").unwrap();
         run.write_json("run.json", &serde_json::json!({ "b": 1, "a": 2 })).unwrap();
         let path = run.commit().unwrap();
@@ -193,7 +297,7 @@ mod tests {
     #[test]
     fn every_file_of_a_run_has_the_rights_of_its_folder() {
         let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        let run = RunDir::create(root.path(), "sft_routing", start()).unwrap();
         run.write("adapter_model.safetensors", "x").unwrap();
         fs::set_permissions(run.path().join("adapter_model.safetensors"), Permissions::from_mode(0o600)).unwrap();
         let path = run.commit().unwrap();
@@ -218,7 +322,7 @@ mod tests {
     #[test]
     fn a_run_that_fails_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        let run = RunDir::create(root.path(), "sft_routing", start()).unwrap();
         run.write("adapter_config.json", "{}").unwrap();
         assert_eq!(names(root.path()).len(), 1);
         assert!(names(root.path())[0].starts_with(".sft_routing_20251124_143052.unfinished-"));
@@ -232,16 +336,76 @@ mod tests {
         let abandoned = root.path().join(".sft_routing_20251124_143052.unfinished-abc");
         fs::create_dir(&abandoned).unwrap();
         fs::write(abandoned.join("metrics.jsonl"), "x").unwrap();
-        let living = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        let living = RunDir::create(root.path(), "sft_routing", start()).unwrap();
         assert!(!abandoned.exists());
-        let other = RunDir::create(root.path(), "sft", "routing", start()).unwrap();
+        let other = RunDir::create(root.path(), "sft_routing", start()).unwrap();
         assert!(living.path().exists() && other.path().exists());
+    }
+
+    /// What a run that was killed after its first checkpoint leaves, as `RunDir` itself would.
+    fn stopped(root: &Path, name: &str) -> PathBuf {
+        let path = root.join(format!(".{name}.unfinished-abc"));
+        fs::create_dir_all(path.join("checkpoint")).unwrap();
+        fs::write(path.join("checkpoint/state.safetensors"), "state").unwrap();
+        path
+    }
+
+    #[test]
+    fn a_stopped_run_with_a_checkpoint_stays_until_it_is_resumed_and_committed() {
+        let root = tempfile::tempdir().unwrap();
+        let left = stopped(root.path(), "sft_routing_20251124_143052");
+        RunDir::create(root.path(), "sft_routing", start()).unwrap();
+        assert!(left.exists(), "a new run removed it");
+
+        drop(RunDir::resume(root.path(), "sft_routing").unwrap());
+        assert!(left.exists(), "a resumed run that failed removed it");
+        let resumed = RunDir::resume(root.path(), "sft_routing").unwrap();
+        assert_eq!((resumed.path(), resumed.state_file().is_file()), (left.as_path(), true));
+        resumed.write("README.md", "hello").unwrap();
+        let path = resumed.commit().unwrap();
+        assert_eq!(names(root.path()), ["sft_routing_20251124_143052"]);
+        assert_eq!(names(&path), ["README.md"]);
+    }
+
+    #[test]
+    fn a_run_that_is_discarded_leaves_no_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        stopped(root.path(), "sft_routing_20251124_143052");
+        RunDir::resume(root.path(), "sft_routing").unwrap().discard();
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn the_newest_stopped_run_of_the_same_agent_is_resumed() {
+        let root = tempfile::tempdir().unwrap();
+        stopped(root.path(), "sft_routing_20251124_143052");
+        let newest = stopped(root.path(), "sft_routing_20251201_000000");
+        stopped(root.path(), "sft_routing_v2_20251224_143052");
+        stopped(root.path(), "dpo_routing_20251224_143052");
+        assert_eq!(RunDir::resume(root.path(), "sft_routing").unwrap().path(), newest);
+    }
+
+    #[test]
+    fn where_nothing_can_be_resumed_the_error_says_what_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let error = || RunDir::resume(root.path(), "sft_routing").unwrap_err().to_string();
+        let (start, end) = (
+            format!("no run `sft_routing` can be resumed in `{}`: ", root.path().display()),
+            "; start one without `--resume`",
+        );
+        assert_eq!(error(), format!("{start}no run was stopped there after its first checkpoint{end}"));
+        let other = stopped(root.path(), "dpo_routing_20251124_143052");
+        assert_eq!(error(), format!("{start}what is there is another run's, `{}`{end}", other.display()));
+        let own = stopped(root.path(), "sft_routing_20251124_143052");
+        let alive = RunDir::resume(root.path(), "sft_routing").unwrap();
+        assert_eq!(error(), format!("{start}`{}` is being filled by a run that is still going on{end}", own.display()));
+        drop(alive);
     }
 
     #[test]
     fn runs_of_the_same_second_never_collide() {
         let root = tempfile::tempdir().unwrap();
-        let runs: Vec<_> = (0..3).map(|_| RunDir::create(root.path(), "sft", "routing", start()).unwrap()).collect();
+        let runs: Vec<_> = (0..3).map(|_| RunDir::create(root.path(), "sft_routing", start()).unwrap()).collect();
         for run in runs {
             run.write("x", "x").unwrap();
             run.commit().unwrap();
@@ -255,7 +419,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("taken");
         fs::write(&file, "").unwrap();
-        let error = RunDir::create(&file, "sft", "routing", start()).unwrap_err();
+        let error = RunDir::create(&file, "sft_routing", start()).unwrap_err();
         assert!(error.describe().starts_with(&format!("cannot create `{}`: ", file.display())), "{error}");
     }
 }

@@ -219,12 +219,31 @@ fn too_few_approved_examples_are_told_with_the_threshold() {
 }
 
 #[test]
-fn a_policy_that_chooses_dpo_is_told_how_to_get_sft() {
+fn a_policy_that_chooses_dpo_gets_dpo() {
     let home = Home::new();
     home.import(&Spans { approved: 30, corrected: 40, ..Spans::default() });
-    let line = error_line(&home.run(&["finetune", "--agent-type", "routing", "--base-model", &base_model()]), 1);
-    assert!(line.starts_with("error: the policy chose DPO ("), "{line}");
-    assert!(line.ends_with("add `--method sft` to train on the 63 approved examples"), "{line}");
+    let output = home.run(&["finetune", "--agent-type", "routing", "--base-model", &base_model(), "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["decision"]["method"], "dpo");
+    assert_eq!(
+        report["decision"]["reason"],
+        "Sufficient preference pairs: 35 >= 20. Recommend DPO (more sample-efficient)."
+    );
+    assert!(home.adapters()[0].starts_with("dpo_routing_"), "{:?}", home.adapters());
+}
+
+#[test]
+fn too_few_preference_pairs_have_the_known_text() {
+    let home = Home::new();
+    home.import(&Spans { corrected: 19, ..Spans::default() });
+    let args = ["finetune", "--agent-type", "routing", "--base-model", &base_model(), "--method", "dpo"];
+    assert_eq!(
+        error_line(&home.run(&args), 1),
+        "error: Insufficient preference pairs: 16 < 20. Need spans with both approved and rejected annotations. Approve \
+         more traces of `routing`, or lower the threshold (this build generates no synthetic examples)"
+    );
+    assert!(home.adapters().is_empty());
 }
 
 #[test]
@@ -254,7 +273,7 @@ fn a_run_that_diverges_leaves_no_adapter_folder() {
 }
 
 #[test]
-fn an_interrupted_run_leaves_no_adapter_folder() {
+fn an_interrupted_run_leaves_a_checkpoint_and_says_how_to_go_on() {
     let home = Home::new();
     home.import(&Spans { approved: 60, ..Spans::default() });
     let child = home
@@ -271,8 +290,15 @@ fn an_interrupted_run_leaves_no_adapter_folder() {
     // SAFETY: a plain system call on a child that has not been waited for.
     assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
     let line = error_line(&child.wait_with_output().unwrap(), 1);
-    assert_eq!(line, "error: interrupted: nothing of this run was kept");
-    assert!(home.adapters().is_empty(), "{:?}", home.adapters());
+    let [folder] = &home.adapters()[..] else { panic!("{:?}", home.adapters()) };
+    assert!(folder.starts_with(".sft_routing_") && folder.contains(".unfinished-"), "{folder}");
+    assert_eq!(
+        line,
+        format!(
+            "error: interrupted: the training so far is in `outputs/adapters/{folder}`; the same command with `--resume` \
+             goes on from there"
+        )
+    );
 }
 
 #[test]

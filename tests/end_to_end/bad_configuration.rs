@@ -12,10 +12,10 @@ fn an_unknown_key() {
            |\n\
          7 | learnin_rate = 1e-4\n  \
            | ^^^^^^^^^^^^\n\
-         unknown field `learnin_rate`, expected one of `tenant_id`, `project`, `model_type`, `agent_type`, `base_model`, \
-         `method`, `min_sft_examples`, `min_dpo_pairs`, `min_triplets`, `epochs`, `batch_size`, `learning_rate`, \
-         `use_lora`, `backend`, `generate_synthetic`, `output_dir`, `seed`, `telemetry`, `training`, `lora`, `plugins`, \
-         `extraction`, `agents`\n\
+         unknown field `learnin_rate`, expected one of `tenant_id`, `project`, `model_type`, `agent_type`, \
+         `modality`, `base_model`, `method`, `min_sft_examples`, `min_dpo_pairs`, `min_triplets`, `epochs`, `batch_size`, `learning_rate`, \
+         `use_lora`, `backend`, `generate_synthetic`, `output_dir`, `seed`, `telemetry`, `training`, `lora`, `dpo`, `triplet`, \
+         `plugins`, `extraction`, `agents`\n\
          did you mean `learning_rate`?",
     );
 }
@@ -30,7 +30,7 @@ fn an_unknown_key_of_a_section() {
            |\n\
          7 | lora = { ranc = 4 }\n  \
            |          ^^^^\n\
-         unknown field `ranc`, expected one of `rank`, `alpha`, `target_modules`, `use_rslora`\n\
+         unknown field `ranc`, expected one of `rank`, `alpha`, `target_modules`, `use_rslora`, `fallback`\n\
          did you mean `rank`?",
     );
 }
@@ -47,8 +47,8 @@ fn a_missing_configuration_file() {
 fn an_agent_that_nobody_described() {
     Home::ready().refuses(
         &["--agent-type", "dancing"],
-        "`agent_type` is \"dancing\": known are `routing`, `profile_selection` and `entity_extraction`; describe others \
-         in `[agents.dancing]`",
+        "`agent_type` is \"dancing\": known are `routing`, `profile_selection`, `entity_extraction` and `search`; describe \
+         others in `[agents.dancing]`",
     );
 }
 
@@ -89,4 +89,34 @@ fn an_output_folder_that_is_a_file() {
     let home = Home::ready();
     home.write("taken", "");
     home.refuses(&["--output-dir", "taken"], "cannot create `taken`: File exists (os error 17)");
+}
+
+#[test]
+fn a_lora_target_that_the_model_lacks_trains_every_weight_where_that_is_allowed() {
+    let home = Home::ready();
+    let ended = home.run(&["finetune", "--target-modules", "query", "--lora-fallback", "full", "--json"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let warning = "Failed to apply LoRA (continuing with full fine-tuning): no module matches the LoRA target modules \
+                   `query`; the model has `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`\n";
+    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
+    let report = ended.json();
+    assert_eq!(report["lora"], false);
+    assert!(home.path(report["adapter_path"].as_str().unwrap()).join("model.safetensors").is_file());
+}
+
+#[test]
+fn a_base_model_of_another_kind_than_the_method() {
+    Home::ready().refuses(
+        &["--method", "triplet"],
+        "`model` is a `LlamaForCausalLM`, a causal language model; this needs a text embedding model; name another model \
+         with `--base-model`",
+    );
+}
+
+#[test]
+fn a_size_that_is_none() {
+    Home::ready().refuses(
+        &["--memory-limit", "lots"],
+        "`training.memory_limit` is \"lots\": give a size such as `8GiB` or `512MiB`",
+    );
 }

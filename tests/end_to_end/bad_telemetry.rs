@@ -13,11 +13,13 @@ fn with_spans(n: usize, verdict: impl Fn(usize) -> Verdict) -> Home {
 }
 
 #[test]
-fn a_missing_import_file() {
-    Home::ready().refuses(
-        &["--import", "gone.jsonl"],
-        "cannot read `gone.jsonl` (No such file or directory (os error 2)): name a readable file",
-    );
+fn a_missing_import_file_leaves_no_store() {
+    let home = Home::ready();
+    let error = "cannot read `gone.jsonl` (No such file or directory (os error 2)): name a readable file";
+    home.refuses(&["--import", "gone.jsonl"], error);
+    let import = home.run(&["import", "traces.jsonl", "gone.jsonl"]);
+    assert_eq!((import.code, import.error()), (Some(1), error));
+    assert!(!home.path("telemetry.sqlite").exists());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::config::RunConfig;
 use crate::dataset::{self, SkipTable};
 use crate::error::HostError;
 use crate::pipeline::{self, Formatting, RunPlugins};
-use crate::plugins::bindings::formatting::TrainingRecord;
+use crate::plugins::bindings::formatting::{ChatMessage, TrainingRecord};
 use crate::plugins::bindings::types::{ExampleKind, Lineage};
 use crate::progress::Progress;
 use crate::report;
@@ -93,18 +93,26 @@ fn fields(record: &TrainingRecord) -> Value {
         TrainingRecord::PromptCompletion(record) => {
             json!({ "prompt": record.prompt, "completion": record.completion })
         }
-        TrainingRecord::Chat(messages) => {
-            let messages: Vec<_> = messages
-                .iter()
-                .map(|message| json!({ "role": pipeline::role(message.role), "content": message.content }))
-                .collect();
-            json!({ "messages": messages })
-        }
+        TrainingRecord::Chat(messages) => json!({ "messages": turns(messages) }),
         TrainingRecord::Preference(record) => {
             json!({ "prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected })
+        }
+        // The assistant's turns as messages too, as TRL's conversational preference records have them.
+        TrainingRecord::ChatPreference(record) => {
+            let answer = |content: &str| json!([{ "role": "assistant", "content": content }]);
+            json!({
+                "prompt": turns(&record.prompt),
+                "chosen": answer(&record.chosen),
+                "rejected": answer(&record.rejected),
+            })
         }
         TrainingRecord::Triplet(record) => {
             json!({ "anchor": record.anchor, "positive": record.positive, "negative": record.negative })
         }
     }
+}
+
+fn turns(messages: &[ChatMessage]) -> Vec<Value> {
+    let turn = |message: &ChatMessage| json!({ "role": pipeline::role(message.role), "content": message.content });
+    messages.iter().map(turn).collect()
 }

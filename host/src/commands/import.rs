@@ -17,7 +17,7 @@ pub(super) fn run(args: ImportArgs, progress: &Progress) -> Result<Answer, HostE
         ..Options::default()
     };
     let (options, _) = config::load(args.config.as_deref(), &flags)?;
-    let mut store = pipeline::open_or_create(&config::store_path(&options)?)?;
+    let mut store = pipeline::open_or_create(&config::store_path(&options)?, &args.files)?;
     let mut reports = BTreeMap::new();
     for file in &args.files {
         let report = pipeline::import_file(&mut store, file, args.project.as_deref(), progress)?;

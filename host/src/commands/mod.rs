@@ -72,7 +72,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command, progress: &Progress) -> Result<Answer, HostError> {
     match command {
-        Command::Finetune(args) => finetune::run(&run_config(args)?, progress),
+        Command::Finetune(args) => finetune::run(&run_config(args.run)?, args.resume, progress),
         Command::Extract(args) => extract::run(&run_config(args.run)?, args.output.as_deref(), args.kind, progress),
         Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
         Command::Import(args) => import::run(args, progress),

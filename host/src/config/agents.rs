@@ -17,8 +17,14 @@ pub(super) const ANNOTATION_NAMES: [&str; 1] = ["human_approval"];
 /// What our own training and evaluation runs put on their spans.
 pub(super) const OWN_SPAN_ATTRIBUTES: [&str; 2] = ["tunesmith.run", "tunesmith.evaluation"];
 
+/// The agent that an embedding model is trained for where none is named.
+pub(super) const SEARCH: &str = "search";
+
 /// The built-in rules of an agent type, where it has some.
 pub(super) fn built_in(agent_type: &str) -> Option<AgentOptions> {
+    if agent_type == SEARCH {
+        return Some(search());
+    }
     let (instruction, agent_name, span_name) = match agent_type {
         "routing" => ("Route the following query to the appropriate agent", "routing_agent", "RoutingAgent.route"),
         "profile_selection" => (
@@ -42,4 +48,20 @@ pub(super) fn built_in(agent_type: &str) -> Option<AgentOptions> {
         ]),
         ..AgentOptions::default()
     })
+}
+
+/// Triplets have no instruction, but a search agent's answers may train a language model too.
+fn search() -> AgentOptions {
+    let attribute = |key: &str, value: &str| Match::Attribute { attribute: key.to_owned(), equals: value.to_owned() };
+    AgentOptions {
+        instruction: Some("Answer the following query from what was found".to_owned()),
+        matches: Some(vec![
+            attribute("agent.name", "search_agent"),
+            attribute("openinference.span.kind", "RETRIEVER"),
+            Match::Name { name: "search_agent".to_owned() },
+            Match::NameSuffix { name_suffix: "SearchAgent.search".to_owned() },
+            Match::NameSuffix { name_suffix: "search_service.search".to_owned() },
+        ]),
+        ..AgentOptions::default()
+    }
 }

@@ -5,6 +5,7 @@ mod error;
 mod load;
 mod options;
 mod sections;
+pub mod size;
 
 use std::path::PathBuf;
 
@@ -15,8 +16,9 @@ use trainer_cuda::encode::EncodeConfig;
 pub use error::ConfigError;
 pub use load::{DEFAULT_FILE, load};
 pub use options::{
-    AgentOptions, Annotator, Backend, ExtractionOptions, LoraOptions, LossOn, LrSchedule, Match, Method, ModelType,
-    Options, OverLength, PluginOptions, PluginSettings, Scalar, ScoreRule, TelemetryOptions, TrainingOptions,
+    AgentOptions, Annotator, Backend, Distance, DpoOptions, ExtractionOptions, LoraFallback, LoraOptions, LossOn,
+    LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions, PluginSettings, Scalar,
+    ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 
 use crate::plugins::bindings::extraction::ExtractionConfig;
@@ -34,6 +36,10 @@ pub struct RunConfig {
     pub agent_type: String,
     /// Model folder or `.gguf` file.
     pub base_model: PathBuf,
+    /// What kind of model that is.
+    pub model_type: ModelType,
+    /// Of an embedding model's documents.
+    pub modality: Option<Modality>,
     /// `auto` asks the policy.
     pub method: Method,
     /// Whether missing data may be generated.
@@ -46,6 +52,8 @@ pub struct RunConfig {
     pub encoding: EncodeConfig,
     /// How the optimiser runs, and what it trains. Its seed is also the split's.
     pub training: TrainConfig,
+    /// What training may use of this machine, and what happens when it ends before its time.
+    pub execution: ExecutionConfig,
     /// What the extractor is told.
     pub extraction: ExtractionConfig,
     /// What the policy is told.
@@ -61,6 +69,19 @@ pub struct TelemetryConfig {
     pub store: PathBuf,
     /// Exports that are imported before the run.
     pub imports: Vec<PathBuf>,
+}
+
+/// What training may use of this machine, and what happens where it can't go on. None of it changes a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ExecutionConfig {
+    /// Threads of the processor; none means all that the process may run on.
+    pub threads: Option<usize>,
+    /// Bytes that the memory plan may come to; none means what is available.
+    pub memory_limit: Option<u64>,
+    /// Optimiser steps between checkpoints.
+    pub checkpoint_steps: usize,
+    /// Where no module of the model is a LoRA target.
+    pub lora_fallback: LoraFallback,
 }
 
 /// Who extracts, formats and decides, and what a call may use.
@@ -84,16 +105,14 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError::Missing`], [`ConfigError::Invalid`] and [`ConfigError::NotInThisBuild`].
     pub fn new(options: Options) -> Result<Self, ConfigError> {
-        if options.model_type == Some(ModelType::Embedding) {
-            let remedy = "it trains language models; use `llm`";
-            return Err(ConfigError::NotInThisBuild { key: "model_type", value: "embedding", remedy });
-        }
         if options.backend == Some(Backend::Remote) {
             let remedy = "it trains on this machine; use `local`";
             return Err(ConfigError::NotInThisBuild { key: "backend", value: "remote", remedy });
         }
         let tenant_id = tenant_id(&options)?;
-        let agent_type = options.agent_type.clone().ok_or_else(|| ConfigError::Missing {
+        let model_type = sections::model_type(&options)?;
+        let of_embeddings = (model_type == ModelType::Embedding).then(|| agents::SEARCH.to_owned());
+        let agent_type = options.agent_type.clone().or(of_embeddings).ok_or_else(|| ConfigError::Missing {
             key: "agent_type",
             remedy: "name the agent to train with `--agent-type`, or in the configuration: `routing`, \
                      `profile_selection`, `entity_extraction`, or one of your own under `[agents]`"
@@ -103,7 +122,12 @@ impl RunConfig {
         let agent = sections::agent(&options, &agent_type)?;
         Ok(Self {
             project: options.project.clone(),
-            base_model: options.base_model.clone().unwrap_or_else(|| "HuggingFaceTB/SmolLM-135M".into()),
+            base_model: options.base_model.clone().unwrap_or_else(|| match model_type {
+                ModelType::Llm => "HuggingFaceTB/SmolLM-135M".into(),
+                ModelType::Embedding => "jinaai/jina-embeddings-v3".into(),
+            }),
+            model_type,
+            modality: options.modality,
             method: options.method.unwrap_or(Method::Auto),
             generate_synthetic: options.generate_synthetic.unwrap_or(true),
             output_dir: options.output_dir.clone().unwrap_or_else(|| "outputs/adapters".into()),
@@ -113,7 +137,8 @@ impl RunConfig {
             },
             encoding: sections::encoding(&options.training),
             training: sections::training(&options)?,
-            extraction: sections::extraction(&options, &agent_type, &agent)?,
+            execution: sections::execution(&options)?,
+            extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {
                 min_sft_examples: options.min_sft_examples.unwrap_or(50),
                 min_dpo_pairs: options.min_dpo_pairs.unwrap_or(20),

@@ -19,13 +19,18 @@ pub struct Options {
     /// Telemetry project [default: the only one in the store]
     #[arg(long, env = "TUNESMITH_PROJECT", value_name = "NAME")]
     pub project: Option<String>,
-    /// Kind of model to train [default: llm]
+    /// Kind of model to train [default: what the method trains, else llm]
     #[arg(long, env = "TUNESMITH_MODEL_TYPE")]
     pub model_type: Option<ModelType>,
-    /// Agent to train: `routing`, `profile_selection`, `entity_extraction`, or one under `[agents]`
+    /// Agent to train: `routing`, `profile_selection`, `entity_extraction`, `search`, or one under `[agents]`
+    /// [default for embedding models: search]
     #[arg(long, env = "TUNESMITH_AGENT_TYPE", value_name = "TYPE")]
     pub agent_type: Option<String>,
-    /// Model folder in Hugging Face's layout, a `.gguf` file, or a name in the hub cache [default: HuggingFaceTB/SmolLM-135M]
+    /// Modality of an embedding model's documents: only searches for it give triplets [default: any]
+    #[arg(long, env = "TUNESMITH_MODALITY")]
+    pub modality: Option<Modality>,
+    /// Model folder in Hugging Face's layout, a `.gguf` file, or a name in the hub cache
+    /// [default: HuggingFaceTB/SmolLM-135M, for embedding models jinaai/jina-embeddings-v3]
     #[arg(long, env = "TUNESMITH_BASE_MODEL", value_name = "PATH")]
     pub base_model: Option<PathBuf>,
     /// Training method; `auto` asks the policy plugin [default: auto]
@@ -73,6 +78,12 @@ pub struct Options {
     /// `[lora]`
     #[command(flatten)]
     pub lora: LoraOptions,
+    /// `[dpo]`
+    #[command(flatten)]
+    pub dpo: DpoOptions,
+    /// `[triplet]`
+    #[command(flatten)]
+    pub triplet: TripletOptions,
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,
@@ -126,6 +137,21 @@ pub struct TrainingOptions {
     /// Which tokens carry the loss; `auto` is the whole of a text and the completion of the rest [default: auto]
     #[arg(long, env = "TUNESMITH_LOSS_ON", value_name = "PART")]
     pub loss_on: Option<LossOn>,
+    /// Optimiser steps between evaluations on the held-out examples [default: those of an epoch]
+    #[arg(long, env = "TUNESMITH_EVAL_STEPS", value_name = "N")]
+    pub eval_steps: Option<NonZeroU32>,
+    /// Stop after so many evaluations without a lower held-out loss, and keep the best weights [default: train to the end]
+    #[arg(long, env = "TUNESMITH_EARLY_STOPPING_PATIENCE", value_name = "N")]
+    pub early_stopping_patience: Option<NonZeroU32>,
+    /// Optimiser steps between checkpoints, from which `--resume` goes on [default: 50]
+    #[arg(long, env = "TUNESMITH_CHECKPOINT_STEPS", value_name = "N")]
+    pub checkpoint_steps: Option<NonZeroU32>,
+    /// Threads of the processor [default: all that the process may run on]
+    #[arg(long, env = "TUNESMITH_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroU32>,
+    /// Most memory that the training may plan for: `8GiB`, `512MiB` [default: what is available]
+    #[arg(long, env = "TUNESMITH_MEMORY_LIMIT", value_name = "SIZE")]
+    pub memory_limit: Option<String>,
 }
 
 /// `[lora]`: the adapter's shape.
@@ -145,6 +171,32 @@ pub struct LoraOptions {
     /// Scale by alpha / sqrt(rank) (rsLoRA) [default: false]
     #[arg(long, env = "TUNESMITH_USE_RSLORA", value_name = "BOOL")]
     pub use_rslora: Option<bool>,
+    /// Where no module of the model matches: end the run, or train every weight [default: error]
+    #[arg(long = "lora-fallback", env = "TUNESMITH_LORA_FALLBACK", value_name = "WHAT")]
+    pub fallback: Option<LoraFallback>,
+}
+
+/// `[dpo]`: preference pairs.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "DPO")]
+pub struct DpoOptions {
+    /// How strongly the base holds the adapter back [default: 0.1]
+    #[arg(long = "dpo-beta", env = "TUNESMITH_DPO_BETA", value_name = "BETA")]
+    pub beta: Option<f64>,
+}
+
+/// `[triplet]`: the loss of embedding models.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Triplet loss")]
+pub struct TripletOptions {
+    /// How far two embeddings are apart [default: cosine]
+    #[arg(long = "triplet-distance", env = "TUNESMITH_TRIPLET_DISTANCE", value_name = "DISTANCE")]
+    pub distance: Option<Distance>,
+    /// How much nearer than the negative the positive has to be [default: 0.5]
+    #[arg(long = "triplet-margin", env = "TUNESMITH_TRIPLET_MARGIN", value_name = "MARGIN")]
+    pub margin: Option<f32>,
 }
 
 /// `[plugins]`: who extracts, formats and decides, and what a call may use.
@@ -303,6 +355,39 @@ choice! {
         Auto,
         /// Supervised fine-tuning on approved examples.
         Sft,
+        /// Direct preference optimisation on preference pairs.
+        Dpo,
+        /// Triplet loss, of embedding models.
+        Triplet,
+    }
+}
+choice! {
+    /// What an embedding model's documents are.
+    Modality {
+        /// Videos.
+        Video,
+        /// Images.
+        Image,
+        /// Texts.
+        Text,
+    }
+}
+choice! {
+    /// Where no module of the model is a LoRA target.
+    LoraFallback {
+        /// The run ends with the names of those that are there.
+        Error,
+        /// Every weight is trained, with a warning.
+        Full,
+    }
+}
+choice! {
+    /// How far two embeddings are apart.
+    Distance {
+        /// `1 - cos(a, b)`.
+        Cosine,
+        /// `|a - b|`.
+        Euclidean,
     }
 }
 choice! {
@@ -364,6 +449,17 @@ impl std::fmt::Display for Scalar {
             Self::Integer(value) => value.fmt(f),
             Self::Number(value) => value.fmt(f),
             Self::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+impl Modality {
+    /// The word for it in settings and folder names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Image => "image",
+            Self::Text => "text",
         }
     }
 }

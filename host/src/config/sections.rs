@@ -4,18 +4,40 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use trainer_cuda::config::{LoraConfig, TargetModules, TrainConfig};
+use trainer_cuda::config::{self as trainer, DpoConfig, LoraConfig, TargetModules, TrainConfig, TripletConfig};
 use trainer_cuda::encode::{self, EncodeConfig};
 use trainer_cuda::schedule::Schedule;
 
 use super::options::{
-    AgentOptions, Annotator, LoraOptions, LossOn, LrSchedule, Match, Options, OverLength, PluginOptions, Scalar,
-    ScoreRule, TrainingOptions,
+    AgentOptions, Annotator, Distance, LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, ModelType,
+    Options, OverLength, PluginOptions, Scalar, ScoreRule, TrainingOptions,
 };
-use super::{ConfigError, PluginsConfig, agents};
+use super::{ConfigError, ExecutionConfig, PluginsConfig, agents, size};
 use crate::plugins::bindings::extraction::{self, ExtractionConfig, VerdictRules};
 use crate::plugins::bindings::types::{self, MatchRule};
 use crate::plugins::{Limits, PluginRef};
+
+/// What is named, or else what the method trains; a method trains one kind only.
+pub(super) fn model_type(options: &Options) -> Result<ModelType, ConfigError> {
+    let trained = match options.method {
+        Some(Method::Sft | Method::Dpo) => Some(ModelType::Llm),
+        Some(Method::Triplet) => Some(ModelType::Embedding),
+        Some(Method::Auto) | None => None,
+    };
+    match (options.model_type, trained) {
+        (Some(ModelType::Embedding), Some(ModelType::Llm)) => Err(ConfigError::Invalid {
+            key: "model_type",
+            value: "\"embedding\"".to_owned(),
+            want: "an embedding model is trained by `method = \"triplet\"`, or \"auto\"".to_owned(),
+        }),
+        (Some(ModelType::Llm), Some(ModelType::Embedding)) => Err(ConfigError::Invalid {
+            key: "model_type",
+            value: "\"llm\"".to_owned(),
+            want: "`method = \"triplet\"` trains embedding models; use \"sft\", \"dpo\" or \"auto\"".to_owned(),
+        }),
+        (named, trained) => Ok(named.or(trained).unwrap_or(ModelType::Llm)),
+    }
+}
 
 /// The built-in rules of the agent type with those of the configuration over them.
 pub(super) fn agent(options: &Options, agent_type: &str) -> Result<AgentOptions, ConfigError> {
@@ -23,7 +45,8 @@ pub(super) fn agent(options: &Options, agent_type: &str) -> Result<AgentOptions,
     let built_in = agents::built_in(agent_type);
     if own.is_none() && built_in.is_none() {
         let want = format!(
-            "known are `routing`, `profile_selection` and `entity_extraction`; describe others in `[agents.{agent_type}]`"
+            "known are `routing`, `profile_selection`, `entity_extraction` and `search`; describe others in \
+             `[agents.{agent_type}]`"
         );
         return Err(ConfigError::Invalid { key: "agent_type", value: format!("{agent_type:?}"), want });
     }
@@ -37,6 +60,7 @@ pub(super) fn agent(options: &Options, agent_type: &str) -> Result<AgentOptions,
 
 pub(super) fn extraction(
     options: &Options,
+    model_type: ModelType,
     agent_type: &str,
     agent: &AgentOptions,
 ) -> Result<ExtractionConfig, ConfigError> {
@@ -49,10 +73,19 @@ pub(super) fn extraction(
     if match_rules.is_empty() {
         return Err(missing("match", "the rules that tell which spans are this agent's"));
     }
+    let mut settings = settings(&options.plugins.settings.extractor);
+    if let Some(modality) = options.modality.filter(|_| model_type == ModelType::Embedding)
+        && !settings.iter().any(|(key, _)| key == "modality")
+    {
+        settings.push(("modality".to_owned(), modality.name().to_owned()));
+    }
     let kinds = rules.annotator_kinds.clone().unwrap_or_else(|| vec![Annotator::Human]);
     Ok(ExtractionConfig {
         agent_type: agent_type.to_owned(),
-        model_type: types::ModelType::Llm,
+        model_type: match model_type {
+            ModelType::Llm => types::ModelType::Llm,
+            ModelType::Embedding => types::ModelType::Embedding,
+        },
         instruction: agent.instruction.clone().ok_or_else(|| missing("instruction", "the text of every example"))?,
         match_rules,
         own_span_attributes: texts(&rules.own_span_attributes, &agents::OWN_SPAN_ATTRIBUTES),
@@ -65,7 +98,7 @@ pub(super) fn extraction(
             correction_keys: texts(&rules.correction_keys, &agents::CORRECTION_KEYS),
             explanation_correction_labels: texts(&rules.explanation_correction_labels, &[]),
         },
-        settings: settings(&options.plugins.settings.extractor),
+        settings,
     })
 }
 
@@ -96,7 +129,7 @@ fn score_rule(rule: ScoreRule) -> extraction::ScoreRule {
 pub(super) fn encoding(own: &TrainingOptions) -> EncodeConfig {
     let default = EncodeConfig::default();
     EncodeConfig {
-        max_length: own.max_length.map_or(default.max_length, size),
+        max_length: own.max_length.map_or(default.max_length, size_of),
         loss_on: match own.loss_on {
             Some(LossOn::Auto) => encode::LossOn::Auto,
             Some(LossOn::Completion) => encode::LossOn::Completion,
@@ -115,9 +148,11 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
     let (own, default) = (&options.training, TrainConfig::default());
     let ratio = "give a ratio from 0 to below 1";
     let config = TrainConfig {
-        epochs: options.epochs.map_or(default.epochs, size),
-        batch_size: options.batch_size.map_or(default.batch_size, size),
-        gradient_accumulation_steps: own.gradient_accumulation_steps.map_or(default.gradient_accumulation_steps, size),
+        epochs: options.epochs.map_or(default.epochs, size_of),
+        batch_size: options.batch_size.map_or(default.batch_size, size_of),
+        gradient_accumulation_steps: own
+            .gradient_accumulation_steps
+            .map_or(default.gradient_accumulation_steps, size_of),
         learning_rate: options.learning_rate.unwrap_or(default.learning_rate),
         lr_scheduler: match own.lr_scheduler {
             Some(LrSchedule::Linear) => Schedule::Linear,
@@ -131,13 +166,43 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
         seed: options.seed.unwrap_or(default.seed),
         use_lora: options.use_lora.unwrap_or(default.use_lora),
         lora: lora(&options.lora)?,
-        ..default
+        dpo: DpoConfig { beta: options.dpo.beta.unwrap_or(default.dpo.beta) },
+        triplet: TripletConfig {
+            distance: match options.triplet.distance {
+                Some(Distance::Cosine) => trainer::Distance::Cosine,
+                Some(Distance::Euclidean) => trainer::Distance::Euclidean,
+                None => default.triplet.distance,
+            },
+            margin: options.triplet.margin.unwrap_or(default.triplet.margin),
+        },
+        eval_steps: own.eval_steps.map(size_of).or(default.eval_steps),
+        early_stopping_patience: own.early_stopping_patience.map(size_of).or(default.early_stopping_patience),
     };
     check("learning_rate", config.learning_rate, config.learning_rate > 0.0, "give a positive number")?;
     check("training.warmup_ratio", config.warmup_ratio, (0.0..1.0).contains(&config.warmup_ratio), ratio)?;
     check("training.weight_decay", config.weight_decay.into(), config.weight_decay >= 0.0, "give 0 or more")?;
     check("training.max_grad_norm", config.max_grad_norm.into(), config.max_grad_norm >= 0.0, "give 0 or more")?;
+    check("dpo.beta", config.dpo.beta, config.dpo.beta > 0.0, "give a positive number")?;
+    let margin = config.triplet.margin;
+    check("triplet.margin", margin.into(), margin > 0.0, "give a positive number")?;
     Ok(config)
+}
+
+pub(super) fn execution(options: &Options) -> Result<ExecutionConfig, ConfigError> {
+    let own = &options.training;
+    let memory_limit = own.memory_limit.as_ref().map(|text| {
+        size::parse(text).ok_or_else(|| ConfigError::Invalid {
+            key: "training.memory_limit",
+            value: format!("{text:?}"),
+            want: "give a size such as `8GiB` or `512MiB`".to_owned(),
+        })
+    });
+    Ok(ExecutionConfig {
+        threads: own.threads.map(size_of),
+        memory_limit: memory_limit.transpose()?,
+        checkpoint_steps: own.checkpoint_steps.map_or(50, size_of),
+        lora_fallback: options.lora.fallback.unwrap_or(LoraFallback::Error),
+    })
 }
 
 fn lora(own: &LoraOptions) -> Result<LoraConfig, ConfigError> {
@@ -145,7 +210,7 @@ fn lora(own: &LoraOptions) -> Result<LoraConfig, ConfigError> {
     let alpha = own.alpha.unwrap_or(default.alpha);
     check("lora.alpha", alpha.into(), alpha > 0.0, "give a positive number")?;
     Ok(LoraConfig {
-        rank: own.rank.map_or(default.rank, size),
+        rank: own.rank.map_or(default.rank, size_of),
         alpha,
         target_modules: match own.target_modules.as_deref() {
             None => default.target_modules,
@@ -165,7 +230,7 @@ pub(super) fn plugins(own: &PluginOptions, agent: &AgentOptions) -> PluginsConfi
         PluginRef::parse(of_agent.as_ref().or(of_all.as_ref()).map_or(default, String::as_str))
     };
     let default = Limits::default();
-    let mib = |given: Option<NonZeroU32>, default| given.map_or(default, |mib| size(mib) << 20);
+    let mib = |given: Option<NonZeroU32>, default| given.map_or(default, |mib| size_of(mib) << 20);
     PluginsConfig {
         extractor: plugin(&agent.extractor, &own.extractor, "annotated-extractor"),
         formatter: plugin(&agent.formatter, &own.formatter, "alpaca-formatter"),
@@ -184,7 +249,7 @@ pub(super) fn settings(table: &BTreeMap<String, Scalar>) -> Vec<(String, String)
     table.iter().map(|(key, value)| (key.clone(), value.to_string())).collect()
 }
 
-fn size(value: NonZeroU32) -> usize {
+fn size_of(value: NonZeroU32) -> usize {
     value.get() as usize
 }
 

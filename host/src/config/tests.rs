@@ -53,9 +53,13 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(config.output_dir, Path::new("outputs/adapters"));
     let PolicyConfig { min_sft_examples, min_dpo_pairs, min_triplets, .. } = config.policy;
     assert_eq!((min_sft_examples, min_dpo_pairs, min_triplets), (50, 20, 100));
-    let training = config.training;
+    let training = &config.training;
     assert_eq!((training.epochs, training.batch_size, training.learning_rate), (3, 4, 2e-4));
     assert_eq!((training.lora.rank, training.lora.alpha, training.use_lora), (8, 16.0, true));
+    assert_eq!((training.dpo.beta, training.triplet.margin), (0.1, 0.5));
+    assert_eq!((training.eval_steps, training.early_stopping_patience), (None, None));
+    let ExecutionConfig { threads, memory_limit, checkpoint_steps, lora_fallback } = config.execution;
+    assert_eq!((threads, memory_limit, checkpoint_steps, lora_fallback), (None, None, 50, LoraFallback::Error));
     assert_eq!(config.extraction.instruction, "Route the following query to the appropriate agent");
     assert_eq!(config.plugins.formatter, PluginRef::BuiltIn("alpaca-formatter".into()));
 }
@@ -126,6 +130,12 @@ fn plugin_settings_cross_as_text() {
 fn values_that_make_no_sense_are_named_with_what_would() {
     let error = |text: &str| run_config(&format!("agent_type = \"routing\"\n{text}"), &[]).unwrap_err().to_string();
     assert_eq!(error("learning_rate = -1.0"), "`learning_rate` is -1: give a positive number");
+    assert_eq!(error("[dpo]\nbeta = 0"), "`dpo.beta` is 0: give a positive number");
+    assert_eq!(error("[triplet]\nmargin = -0.5"), "`triplet.margin` is -0.5: give a positive number");
+    assert_eq!(
+        error("[training]\nmemory_limit = \"8 bananas\""),
+        "`training.memory_limit` is \"8 bananas\": give a size such as `8GiB` or `512MiB`"
+    );
     assert_eq!(error("[training]\nwarmup_ratio = 2"), "`training.warmup_ratio` is 2: give a ratio from 0 to below 1");
     assert_eq!(
         error("backend = \"remote\""),
@@ -142,12 +152,12 @@ fn values_that_make_no_sense_are_named_with_what_would() {
 fn an_agent_type_without_rules_says_where_to_describe_it() {
     let error = run_config("", &[]).unwrap_err().to_string();
     assert!(error.starts_with("`agent_type` is not set: name the agent to train with `--agent-type`"), "{error}");
-    let error = run_config("agent_type = \"search\"", &[]).unwrap_err().to_string();
-    assert!(error.ends_with("describe others in `[agents.search]`"), "{error}");
-    let error = run_config("agent_type = \"search\"\n[agents.search]\ninstruction = \"x\"", &[]).unwrap_err();
+    let error = run_config("agent_type = \"mine\"", &[]).unwrap_err().to_string();
+    assert!(error.ends_with("describe others in `[agents.mine]`"), "{error}");
+    let error = run_config("agent_type = \"mine\"\n[agents.mine]\ninstruction = \"x\"", &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`match` is not set: give the rules that tell which spans are this agent's in `[agents.search]`"
+        "`match` is not set: give the rules that tell which spans are this agent's in `[agents.mine]`"
     );
 }
 
@@ -155,4 +165,36 @@ fn an_agent_type_without_rules_says_where_to_describe_it() {
 fn a_match_rule_of_no_known_shape_is_explained() {
     let error = run_config("[agents.x]\nmatch = [{ contains = \"extraction\" }]", &[]).unwrap_err().to_string();
     assert!(error.contains("a match rule is { name = \"...\" }"), "{error}");
+}
+
+#[test]
+fn a_method_decides_the_kind_of_model_and_contradicts_no_other() {
+    let config = run_config("method = \"triplet\"\nmodality = \"video\"", &[]).unwrap();
+    assert_eq!((config.model_type, config.agent_type.as_str()), (ModelType::Embedding, "search"));
+    assert_eq!(config.base_model, Path::new("jinaai/jina-embeddings-v3"));
+    assert_eq!(config.extraction.settings, [("modality".to_owned(), "video".to_owned())]);
+    let error = |text: &str| run_config(text, &["--agent-type", "routing"]).unwrap_err().to_string();
+    assert_eq!(
+        error("model_type = \"embedding\"\nmethod = \"dpo\""),
+        "`model_type` is \"embedding\": an embedding model is trained by `method = \"triplet\"`, or \"auto\""
+    );
+    assert_eq!(
+        error("model_type = \"llm\"\nmethod = \"triplet\""),
+        "`model_type` is \"llm\": `method = \"triplet\"` trains embedding models; use \"sft\", \"dpo\" or \"auto\""
+    );
+}
+
+#[test]
+fn what_training_may_use_is_set_by_flags_and_by_the_file() {
+    let text = "agent_type = \"routing\"\n[training]\nmemory_limit = \"2GiB\"\ncheckpoint_steps = 7\n[lora]\nfallback = \"full\"\n";
+    let execution = run_config(text, &["--threads", "3"]).unwrap().execution;
+    assert_eq!(
+        execution,
+        ExecutionConfig {
+            threads: Some(3),
+            memory_limit: Some(2 << 30),
+            checkpoint_steps: 7,
+            lora_fallback: LoraFallback::Full
+        }
+    );
 }

@@ -65,6 +65,11 @@ fn fields(record: &TrainingRecord) -> Vec<(&'static str, bool)> {
             ("chosen", there(&record.chosen)),
             ("rejected", there(&record.rejected)),
         ],
+        TrainingRecord::ChatPreference(record) => vec![
+            ("prompt", record.prompt.iter().any(|m| there(&m.content))),
+            ("chosen", there(&record.chosen)),
+            ("rejected", there(&record.rejected)),
+        ],
         TrainingRecord::Triplet(record) => vec![
             ("anchor", there(&record.anchor)),
             ("positive", there(&record.positive)),
@@ -77,7 +82,7 @@ fn fields(record: &TrainingRecord) -> Vec<(&'static str, bool)> {
 mod tests {
     use super::*;
     use crate::plugins::bindings::formatting::{
-        ChatMessage, PreferenceRecord, PromptCompletion, TextRecord, TripletRecord,
+        ChatMessage, ChatPreference, PreferenceRecord, PromptCompletion, TextRecord, TripletRecord,
     };
 
     fn text(text: &str, response_start: Option<u32>) -> TrainingRecord {
@@ -157,6 +162,10 @@ mod tests {
         ];
         assert_eq!(validate(&sft, TrainingMethod::Sft), Ok(()));
         assert_eq!(validate(&[preference("p", "c", "r")], TrainingMethod::Dpo), Ok(()));
+        let [prompt, chosen, rejected] = ["p", "c", "r"].map(str::to_owned);
+        let prompt = vec![ChatMessage { role: ChatRole::User, content: prompt }];
+        let chat = TrainingRecord::ChatPreference(ChatPreference { prompt, chosen, rejected });
+        assert_eq!(validate(&[chat], TrainingMethod::Dpo), Ok(()));
         let [anchor, positive, negative] = ["a", "p", "n"].map(str::to_owned);
         let triplet = TrainingRecord::Triplet(TripletRecord { anchor, positive, negative });
         assert_eq!(validate(&[triplet], TrainingMethod::Triplet), Ok(()));

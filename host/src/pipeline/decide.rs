@@ -1,6 +1,6 @@
 //! Which method trains, and on which side of the split each example is.
 
-use crate::config::{Method, RunConfig};
+use crate::config::{Method, ModelType, RunConfig};
 use crate::dataset::{self, SkipTable, Split};
 use crate::error::HostError;
 use crate::plugins::Policy;
@@ -10,10 +10,10 @@ use crate::report;
 
 use super::Collected;
 
-/// Asks the policy what the data is good for; with `method = "sft"` the threshold of SFT alone decides.
+/// Asks the policy what the data is good for; where a method is named, its threshold alone decides.
 ///
 /// # Errors
-/// [`HostError::NoExamples`], [`HostError::Insufficient`], [`HostError::MethodNotInThisBuild`] or the policy's.
+/// [`HostError::NoExamples`], [`HostError::Insufficient`], [`HostError::MethodOfOtherModel`] or the policy's.
 pub fn choose_method(
     config: &RunConfig,
     policy: &Policy,
@@ -24,20 +24,26 @@ pub fn choose_method(
         return Err(HostError::NoExamples { remedy: no_examples_remedy(config, collected) });
     }
     let choice = match config.method {
-        Method::Sft => forced_sft(config, statistics)?,
+        Method::Sft => forced(config, statistics, TrainingMethod::Sft)?,
+        Method::Dpo => forced(config, statistics, TrainingMethod::Dpo)?,
+        Method::Triplet => forced(config, statistics, TrainingMethod::Triplet)?,
         Method::Auto => match policy.decide(&config.policy, statistics)? {
             Decision::Train(choice) => choice,
             Decision::Insufficient(short) => return Err(insufficient(config, short.reason)),
         },
     };
-    match choice.method {
-        TrainingMethod::Sft => Ok(choice),
-        other => Err(HostError::MethodNotInThisBuild {
-            method: report::method_name(other).to_uppercase(),
+    // The built-in policy never does that; a tenant's own may.
+    let trains = match choice.method {
+        TrainingMethod::Sft | TrainingMethod::Dpo => ModelType::Llm,
+        TrainingMethod::Triplet => ModelType::Embedding,
+    };
+    if trains != config.model_type {
+        return Err(HostError::MethodOfOtherModel {
+            method: report::method_name(choice.method),
             reason: choice.reason,
-            approved: statistics.approved_examples as usize,
-        }),
+        });
     }
+    Ok(choice)
 }
 
 /// For a run whose examples were all left out between the split and the trainer.
@@ -46,28 +52,59 @@ pub(super) fn nothing_to_train(skipped: &SkipTable) -> HostError {
     HostError::NoExamples { remedy }
 }
 
-/// The approved examples, those that share an input, a trace or a session on one side.
+/// The examples that a method trains, those that share an input, a trace or a session on one side.
 ///
 /// # Errors
 /// [`HostError::Dataset`] where they hang together too much to hold any out.
-pub fn approved_split(config: &RunConfig, collected: &Collected) -> Result<Split, HostError> {
-    let approved = dataset::of_kind(&collected.examples, ExampleKind::ApprovedExample);
-    Ok(dataset::split(approved, &collected.origins, config.training.seed)?)
+pub fn split(config: &RunConfig, collected: &Collected, method: TrainingMethod) -> Result<Split, HostError> {
+    let kind = match method {
+        TrainingMethod::Sft => ExampleKind::ApprovedExample,
+        TrainingMethod::Dpo => ExampleKind::PreferencePair,
+        TrainingMethod::Triplet => ExampleKind::Triplet,
+    };
+    let examples = dataset::of_kind(&collected.examples, kind);
+    Ok(dataset::split(examples, &collected.origins, config.training.seed)?)
 }
 
-fn forced_sft(config: &RunConfig, statistics: &DatasetStatistics) -> Result<TrainingChoice, HostError> {
-    let (have, need) = (statistics.approved_examples, config.policy.min_sft_examples);
+/// The texts are those that users of the Python system know.
+fn forced(
+    config: &RunConfig,
+    statistics: &DatasetStatistics,
+    method: TrainingMethod,
+) -> Result<TrainingChoice, HostError> {
+    let (have, need, what, wanted) = match method {
+        TrainingMethod::Sft => {
+            (statistics.approved_examples, config.policy.min_sft_examples, "approved examples", None)
+        }
+        TrainingMethod::Dpo => (
+            statistics.preference_pairs,
+            config.policy.min_dpo_pairs,
+            "preference pairs",
+            Some("spans with both approved and rejected annotations"),
+        ),
+        TrainingMethod::Triplet => (
+            statistics.triplets,
+            config.policy.min_triplets,
+            "triplets",
+            Some("search spans with both relevant and irrelevant documents"),
+        ),
+    };
     if have < need {
-        return Err(insufficient(config, format!("Insufficient approved examples: {have} < {need}")));
+        let wanted = wanted.map_or_else(String::new, |wanted| format!(". Need {wanted}"));
+        return Err(insufficient(config, format!("Insufficient {what}: {have} < {need}{wanted}")));
     }
-    let reason = format!("asked for by `method = \"sft\"`, with {have} approved examples");
-    Ok(TrainingChoice { method: TrainingMethod::Sft, confidence: 1.0, reason })
+    let reason = format!("asked for by `method = \"{}\"`, with {have} {what}", report::method_name(method));
+    Ok(TrainingChoice { method, confidence: 1.0, reason })
 }
 
 fn insufficient(config: &RunConfig, reason: String) -> HostError {
     let synthetic = if config.generate_synthetic { " (this build generates no synthetic examples)" } else { "" };
+    let more = match config.model_type {
+        ModelType::Llm => "Approve more traces",
+        ModelType::Embedding => "Label more documents of searches",
+    };
     let reason = format!(
-        "{}. Approve more traces of `{}`, or lower the threshold{synthetic}",
+        "{}. {more} of `{}`, or lower the threshold{synthetic}",
         reason.trim_end_matches('.'),
         config.agent_type
     );
@@ -78,6 +115,14 @@ fn no_examples_remedy(config: &RunConfig, collected: &Collected) -> String {
     let (agent, project) = (&config.agent_type, &collected.project);
     if collected.spans == 0 {
         return format!("No span of project `{project}` is the `{agent}` agent's: check `match` in `[agents.{agent}]`");
+    }
+    if config.model_type == ModelType::Embedding {
+        return format!(
+            "Of {} spans of `{agent}` in project `{project}` none gave a triplet ({}): annotate retrieved documents as \
+             `relevant` and `irrelevant`, or record clicks in `search.clicked_documents`",
+            collected.spans,
+            most_frequent(&collected.skipped)
+        );
     }
     let rules = &config.extraction.verdicts;
     let names = match rules.annotation_names.as_slice() {

@@ -1,16 +1,16 @@
 //! Examples to records to tokens, and which example each of them came from.
 
-use trainer_cuda::batch::TokenExample;
-use trainer_cuda::encode::{Record, encode_sft};
-use trainer_cuda::formats::{BaseModel, ChatMessage};
+use trainer_cuda::formats::BaseModel;
 
 use crate::config::RunConfig;
 use crate::dataset::{self, SkipTable};
 use crate::error::HostError;
 use crate::plugins::Formatter;
-use crate::plugins::bindings::formatting::{ChatRole, Formatted, FormatterConfig, TrainingRecord};
-use crate::plugins::bindings::types::{Example, TrainingMethod};
+use crate::plugins::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
+use crate::plugins::bindings::types::Example;
 use crate::progress::Progress;
+
+use super::recipe::{ExampleOf, Recipe};
 
 /// Records, and beside each the example that it came from.
 #[derive(Debug, Default)]
@@ -22,8 +22,8 @@ pub struct Formatting {
 }
 
 /// Tokens to train or to score, and beside each the example that they came from.
-pub(super) struct TokenSet {
-    pub(super) tokens: Vec<TokenExample>,
+pub(super) struct TokenSet<E> {
+    pub(super) tokens: Vec<E>,
     pub(super) sources: Vec<Example>,
 }
 
@@ -56,16 +56,16 @@ pub fn format(
 /// Formats and encodes one side of the split; what falls out on the way is counted in `skipped`.
 ///
 /// # Errors
-/// [`HostError::Plugin`], [`HostError::Dataset`] for records that SFT can't train, and [`HostError::Trainer`] for
+/// [`HostError::Plugin`], [`HostError::Dataset`] for records that the method can't train, and [`HostError::Trainer`] for
 /// ones that the tokenizer refuses.
-pub(super) fn sft_examples(
+pub(super) fn encode<R: Recipe>(
     config: &RunConfig,
     formatter: &Formatter,
     base: &BaseModel,
     examples: Vec<Example>,
     skipped: &mut SkipTable,
     progress: &Progress,
-) -> Result<TokenSet, HostError> {
+) -> Result<TokenSet<ExampleOf<R>>, HostError> {
     let stage = progress.stage("encode", examples.len() as u64);
     if examples.is_empty() {
         return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });
@@ -74,13 +74,16 @@ pub(super) fn sft_examples(
     if records.is_empty() {
         return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });
     }
-    dataset::validate(&records, TrainingMethod::Sft)?;
-    let records: Vec<_> = records.into_iter().filter_map(sft_record).collect();
-    let encoded = encode_sft(&base.tokenizer, &records, &config.encoding)?;
+    dataset::validate(&records, R::METHOD)?;
+    let encoded = R::encode(base, records, &config.encoding)?;
     for left_out in &encoded.skipped {
         skipped.add(left_out.reason);
+        if left_out.reason.starts_with(IDENTICAL) {
+            let spans = &dataset::lineage(&sources[left_out.index]).span_ids;
+            tracing::warn!("Skipping identical pair for span {}", spans.join(", "));
+        }
     }
-    let n_tokens: usize = encoded.examples.iter().map(|example| example.input_ids.len()).sum();
+    let n_tokens: usize = encoded.examples.iter().map(R::n_tokens).sum();
     let cut = match encoded.n_truncated {
         0 => String::new(),
         n => format!(", {n} cut at {} tokens", config.encoding.max_length),
@@ -90,30 +93,5 @@ pub(super) fn sft_examples(
     Ok(TokenSet { tokens: encoded.examples, sources })
 }
 
-/// The trainer's form of a record that SFT trains; validation has refused the others.
-fn sft_record(record: TrainingRecord) -> Option<Record> {
-    Some(match record {
-        TrainingRecord::Text(record) => {
-            Record::Text { text: record.text, response_start: record.response_start.map(|start| start as usize) }
-        }
-        TrainingRecord::PromptCompletion(record) => {
-            Record::PromptCompletion { prompt: record.prompt, completion: record.completion }
-        }
-        TrainingRecord::Chat(messages) => Record::Chat(
-            messages
-                .into_iter()
-                .map(|message| ChatMessage { role: role(message.role).to_owned(), content: message.content })
-                .collect(),
-        ),
-        TrainingRecord::Preference(_) | TrainingRecord::Triplet(_) => return None,
-    })
-}
-
-/// The word for a role in chat templates.
-pub fn role(role: ChatRole) -> &'static str {
-    match role {
-        ChatRole::System => "system",
-        ChatRole::User => "user",
-        ChatRole::Assistant => "assistant",
-    }
-}
+/// How the trainer's reasons for a pair whose sides became the same begin; a person should look at the span.
+const IDENTICAL: &str = "chosen equals rejected";

@@ -9,90 +9,184 @@
 mod collect;
 mod decide;
 mod format;
+mod metrics;
 mod outputs;
 mod plugins;
+mod recipe;
 mod source;
 mod train;
 
 use std::time::Instant;
 
+use trainer_cuda::TrainerError;
+use trainer_cuda::device::Device;
 use trainer_cuda::formats::BaseModel;
+use trainer_cuda::method::Method;
 
-use crate::config::RunConfig;
+use crate::config::{ModelType, RunConfig};
 use crate::dataset;
 use crate::error::HostError;
+use crate::plugins::bindings::selection_policy::{DatasetStatistics, TrainingChoice};
+use crate::plugins::bindings::types::{Example, TrainingMethod};
 use crate::progress::Progress;
-use crate::report::{HeldOutComparison, RunReport, Timings};
+use crate::report::{self, HeldOutComparison, RunReport, Timings};
 use crate::run_dir::RunDir;
 
+use format::TokenSet;
+use recipe::{DpoRecipe, ExampleOf, Recipe, SftRecipe};
+
 pub use collect::{Collected, collect, statistics};
-pub use decide::{approved_split, choose_method};
-pub use format::{Formatting, format, role};
+pub use decide::{choose_method, split};
+pub use format::{Formatting, format};
 pub use plugins::RunPlugins;
+pub use recipe::role;
 pub use source::{Source, import_file, open_or_create, open_source};
 
-/// Trains an adapter on the approved traces of one agent, compares it with its base on traces that were held out,
-/// and leaves a run folder in `config.output_dir`; nothing is left there where this fails.
+/// Trains an adapter on what people said of one agent's traces, compares it with its base on traces that were held out,
+/// and leaves a run folder in `config.output_dir`. Nothing is left there where this fails, but the checkpoint of a
+/// training that was stopped: with `resume`, the newest of this method and agent goes on.
 ///
 /// # Errors
 /// [`HostError`], before training wherever that can be known.
-pub fn finetune(config: &RunConfig, progress: &Progress) -> Result<RunReport, HostError> {
+pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result<RunReport, HostError> {
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
     let base = BaseModel::open(&config.base_model)?;
+    match config.model_type {
+        ModelType::Llm => drop(base.decoder()?),
+        ModelType::Embedding => drop(base.encoder()?),
+    }
     let plugins = RunPlugins::load(config)?;
 
     let source = open_source(config, progress)?;
-    let mut collected = collect(config, &source, &plugins.extractor, progress)?;
+    let collected = collect(config, &source, &plugins.extractor, progress)?;
     let statistics = statistics(config, &collected);
     let choice = choose_method(config, &plugins.policy, &statistics, &collected)?;
 
-    let split = approved_split(config, &collected)?;
-    let train = format::sft_examples(config, &plugins.formatter, &base, split.train, &mut collected.skipped, progress)?;
-    if train.tokens.is_empty() {
-        return Err(decide::nothing_to_train(&collected.skipped));
+    let run = Run { config, resume, progress, started_at, start, base, plugins, collected, statistics, choice };
+    match run.choice.method {
+        TrainingMethod::Sft => run.train::<SftRecipe>(),
+        TrainingMethod::Dpo => run.train::<DpoRecipe>(),
+        TrainingMethod::Triplet => Err(HostError::MethodOfOtherModel { method: "triplet", reason: run.choice.reason }),
     }
-    let held_out =
-        format::sft_examples(config, &plugins.formatter, &base, split.held_out, &mut collected.skipped, progress)?;
-    dataset::check_leaks(&train.sources, &held_out.sources, &collected.origins)?;
+}
 
-    let run_dir = RunDir::create(&config.output_dir, "sft", &config.agent_type, started_at)?;
-    let mut trainer = train::load(config, &base, &train.tokens, &held_out.tokens)?;
-    let base_scores = train::evaluate(&mut trainer, &held_out.tokens, "base", progress);
-    let (plugin_time, before_training) = (plugins.time_in_calls(), start.elapsed());
+/// A run whose method is known.
+struct Run<'a> {
+    config: &'a RunConfig,
+    resume: bool,
+    progress: &'a Progress,
+    started_at: jiff::Timestamp,
+    start: Instant,
+    base: BaseModel,
+    plugins: RunPlugins,
+    collected: Collected,
+    statistics: DatasetStatistics,
+    choice: TrainingChoice,
+}
 
-    let training = train::train(&mut trainer, &train.tokens, &held_out.tokens, &run_dir, progress)?;
-    let adapter_scores = train::evaluate(&mut trainer, &held_out.tokens, "adapter", progress);
-    trainer.save(&base, run_dir.path())?;
+impl Run<'_> {
+    /// From the split on.
+    fn train<R: Recipe>(mut self) -> Result<RunReport, HostError> {
+        let split = split(self.config, &self.collected, R::METHOD)?;
+        let train = self.encode::<R>(split.train)?;
+        if train.tokens.is_empty() {
+            return Err(decide::nothing_to_train(&self.collected.skipped));
+        }
+        let held_out = self.encode::<R>(split.held_out)?;
+        dataset::check_leaks(&train.sources, &held_out.sources, &self.collected.origins)?;
 
-    let mut report = RunReport {
-        tenant_id: config.tenant_id.clone(),
-        project: collected.project.clone(),
-        agent_type: config.agent_type.clone(),
-        decision: choice.into(),
-        base_model: config.base_model.clone(),
-        lora: config.training.use_lora,
-        device: train::device(&trainer),
-        spans: collected.spans,
-        examples: (&statistics).into(),
-        skipped: collected.skipped.clone(),
-        n_train: train.tokens.len(),
-        n_held_out: held_out.tokens.len(),
-        held_out: base_scores.zip(adapter_scores).map(|(base, adapter)| HeldOutComparison::new(base, adapter)),
-        final_train_loss: training.final_loss,
-        adapter_path: ".".into(), // as `run.json` sees it; the name is given by the commit
-        timings: Timings::new(before_training, plugin_time, training.took),
-        tokens_per_second: training.tokens_per_second(),
-        peak_rss_bytes: peak_rss_bytes(),
-    };
-    report.timings.total_s = start.elapsed().as_secs_f64();
-    outputs::write(
-        &run_dir,
-        config,
-        &report,
-        &outputs::Inputs { base: &base, plugins: &plugins, train: &train, held_out: &held_out },
-    )?;
-    report.adapter_path = run_dir.commit()?;
-    Ok(report)
+        let name = run_name(self.config, R::METHOD);
+        let run_dir = match self.resume {
+            true => RunDir::resume(&self.config.output_dir, &name)?,
+            false => RunDir::create(&self.config.output_dir, &name, self.started_at)?,
+        };
+        match self.fill::<R>(&run_dir, &train, &held_out) {
+            Ok(report) => Ok(RunReport { adapter_path: run_dir.commit()?, ..report }),
+            Err(error) => Err(give_up(run_dir, error)),
+        }
+    }
+
+    fn encode<R: Recipe>(&mut self, examples: Vec<Example>) -> Result<TokenSet<ExampleOf<R>>, HostError> {
+        let skipped = &mut self.collected.skipped;
+        format::encode::<R>(self.config, &self.plugins.formatter, &self.base, examples, skipped, self.progress)
+    }
+
+    /// Trains, judges and writes everything that the run folder will hold.
+    fn fill<R: Recipe>(
+        &self,
+        run_dir: &RunDir,
+        train: &TokenSet<ExampleOf<R>>,
+        held_out: &TokenSet<ExampleOf<R>>,
+    ) -> Result<RunReport, HostError> {
+        let (config, progress) = (self.config, self.progress);
+        let (mut trainer, trained) = train::load::<R>(config, &self.base, &train.tokens, &held_out.tokens, run_dir)?;
+        let base_scores = train::base_scores::<R>(&mut trainer, &held_out.tokens, progress);
+        let (plugin_time, before_training) = (self.plugins.time_in_calls(), self.start.elapsed());
+
+        let sets = (train.tokens.as_slice(), held_out.tokens.as_slice());
+        let training = train::train::<R>(&mut trainer, config, &self.base, sets, run_dir, progress)?;
+        let adapter_scores = train::adapter_scores::<R>(&mut trainer, &held_out.tokens, progress);
+        trainer.save(&self.base, run_dir.path())?;
+
+        let mut report = RunReport {
+            tenant_id: config.tenant_id.clone(),
+            project: self.collected.project.clone(),
+            agent_type: config.agent_type.clone(),
+            modality: config.modality,
+            decision: self.choice.clone().into(),
+            base_model: config.base_model.clone(),
+            lora: trained.use_lora,
+            device: trainer.method().device().describe(),
+            spans: self.collected.spans,
+            examples: (&self.statistics).into(),
+            skipped: self.collected.skipped.clone(),
+            n_train: train.tokens.len(),
+            n_held_out: held_out.tokens.len(),
+            held_out: base_scores.zip(adapter_scores).map(|(base, adapter)| HeldOutComparison::new(base, adapter)),
+            final_train_loss: training.final_loss,
+            steps: training.outcome.steps,
+            stopped: training.outcome.stopped,
+            best_step: training.outcome.best_step,
+            resumed_at: training.outcome.resumed_at,
+            adapter_path: ".".into(), // as `run.json` sees it; the name is given by the commit
+            timings: Timings::new(before_training, plugin_time, training.took),
+            tokens_per_second: training.tokens_per_second(),
+            peak_rss_bytes: peak_rss_bytes(),
+        };
+        report.timings.total_s = self.start.elapsed().as_secs_f64();
+        let inputs = outputs::Inputs {
+            base: &self.base,
+            plugins: &self.plugins,
+            train: &train.sources,
+            held_out: &held_out.sources,
+        };
+        outputs::write(run_dir, config, &report, &inputs)?;
+        Ok(report)
+    }
+}
+
+/// `{sft|dpo}_{agent}`, `embedding_{modality}`: a run folder's name before its time.
+fn run_name(config: &RunConfig, method: TrainingMethod) -> String {
+    match (method, config.modality) {
+        (TrainingMethod::Triplet, Some(modality)) => format!("embedding_{}", modality.name()),
+        (TrainingMethod::Triplet, None) => format!("embedding_{}", config.agent_type),
+        (method, _) => format!("{}_{}", report::method_name(method), config.agent_type),
+    }
+}
+
+/// Leaves what another run can go on from.
+fn give_up(run_dir: RunDir, error: HostError) -> HostError {
+    match error {
+        HostError::Interrupted if run_dir.state_file().is_file() => {
+            HostError::InterruptedTraining { folder: run_dir.path().to_owned() }
+        }
+        // It would come to the same number again.
+        HostError::Trainer(TrainerError::NotFinite { .. }) => {
+            run_dir.discard();
+            error
+        }
+        error => error,
+    }
 }
 
 /// The most memory that this process held at once.

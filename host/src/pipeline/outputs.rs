@@ -2,24 +2,26 @@
 
 use serde::Serialize;
 use trainer_cuda::formats::BaseModel;
+use trainer_cuda::method::Evaluation;
 
 use crate::config::RunConfig;
 use crate::dataset;
 use crate::error::HostError;
 use crate::plugins::bindings::types::{Example, Lineage};
 use crate::plugins::{PluginIdentity, WIT_VERSION};
-use crate::report::RunReport;
+use crate::report::{self, HeldOutComparison, RunReport};
 use crate::run_dir::RunDir;
 
 use super::RunPlugins;
-use super::format::TokenSet;
 
 /// What went into a run.
 pub(super) struct Inputs<'a> {
     pub(super) base: &'a BaseModel,
     pub(super) plugins: &'a RunPlugins,
-    pub(super) train: &'a TokenSet,
-    pub(super) held_out: &'a TokenSet,
+    /// The examples that trained.
+    pub(super) train: &'a [Example],
+    /// The examples that judged.
+    pub(super) held_out: &'a [Example],
 }
 
 /// `run.json`.
@@ -64,7 +66,7 @@ pub(super) fn write(
         config,
         base_sha256: inputs.base.sha256()?,
         plugins: inputs.plugins.identities(),
-        lineage: sets.iter().flat_map(|(set, of)| of.sources.iter().map(|example| lineage(set, example))).collect(),
+        lineage: sets.iter().flat_map(|(set, of)| of.iter().map(|example| lineage(set, example))).collect(),
     };
     run_dir.write_json("run.json", &record)?;
     run_dir.write("README.md", &model_card(report))
@@ -77,27 +79,29 @@ fn lineage<'a>(set: &'static str, example: &'a Example) -> LineageRecord<'a> {
 
 /// The front matter is what model hubs read.
 fn model_card(report: &RunReport) -> String {
-    let (library, what, load) = match report.lora {
-        true => ("peft", "A LoRA adapter", LOAD_ADAPTER),
-        false => ("transformers", "A fully fine-tuned model", LOAD_MODEL),
+    let embeds = report.decision.method == Some("triplet");
+    let (library, what, load) = match (embeds, report.lora) {
+        (false, true) => ("peft", "A LoRA adapter", LOAD_ADAPTER),
+        (false, false) => ("transformers", "A fully fine-tuned model", LOAD_MODEL),
+        (true, true) => ("peft", "A LoRA adapter of an embedding model", LOAD_EMBEDDING_ADAPTER),
+        (true, false) => ("sentence-transformers", "A fully fine-tuned embedding model", LOAD_EMBEDDING_MODEL),
+    };
+    let task = if embeds { "sentence-similarity" } else { "text-generation" };
+    let method = match report.decision.method {
+        Some("dpo") => "direct preference optimisation",
+        Some("triplet") => "triplet loss",
+        _ => "supervised fine-tuning",
     };
     // A JSON string is a YAML string, whatever is in the path.
     let base = serde_json::Value::from(report.base_model.to_string_lossy());
     let scores = match &report.held_out {
-        Some(held_out) => format!(
-            "| | loss | exact match |\n|---|---:|---:|\n| base | {:.4} | {:.1}% |\n| this | {:.4} | {:.1}% |\n\nVerdict: {}.",
-            held_out.base.loss,
-            100.0 * held_out.base.accuracy(),
-            held_out.adapter.loss,
-            100.0 * held_out.adapter.accuracy(),
-            held_out.verdict()
-        ),
+        Some(held_out) => format!("{}\n\nVerdict: {}.", score_table(held_out), held_out.verdict()),
         None => "Not judged: there were too few examples to hold any out.".to_owned(),
     };
     format!(
-        "---\nlibrary_name: {library}\nbase_model: {base}\npipeline_tag: text-generation\n---\n\n\
+        "---\nlibrary_name: {library}\nbase_model: {base}\npipeline_tag: {task}\n---\n\n\
          # {agent}\n\n\
-         {what} for the `{agent}` agent, trained by Tunesmith (supervised fine-tuning) on the approved traces of project `{project}`.\n\n\
+         {what} for the `{agent}` agent, trained by Tunesmith ({method}) on the judged traces of project `{project}`.\n\n\
          {n_train} examples trained it; these are its scores on {n_held_out} others, which share no input, trace or session \
          with them:\n\n{scores}\n\n\
          `run.json` names the spans behind every example, the plugins, the configuration and the base's digest; \
@@ -109,9 +113,30 @@ fn model_card(report: &RunReport) -> String {
     )
 }
 
+fn score_table(held_out: &HeldOutComparison) -> String {
+    let cells = |scores: &Evaluation| report::figures(scores.loss, &scores.metrics);
+    let columns: Vec<_> = cells(&held_out.base).into_iter().map(|(name, _)| name).collect();
+    let row = |name: &str, scores| {
+        let values: Vec<_> = cells(scores).into_iter().map(|(_, value)| value).collect();
+        format!("| {name} | {} |", values.join(" | "))
+    };
+    format!(
+        "| | {} |\n|---|{}\n{}\n{}",
+        columns.join(" | "),
+        "---:|".repeat(columns.len()),
+        row("base", &held_out.base),
+        row("this", &held_out.adapter)
+    )
+}
+
 const LOAD_ADAPTER: &str = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
                             model = AutoPeftModelForCausalLM.from_pretrained(\".\")\n\
                             tokenizer = AutoTokenizer.from_pretrained(\".\")";
 const LOAD_MODEL: &str = "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
                           model = AutoModelForCausalLM.from_pretrained(\".\")\n\
                           tokenizer = AutoTokenizer.from_pretrained(\".\")";
+const LOAD_EMBEDDING_ADAPTER: &str = "import json\nfrom sentence_transformers import SentenceTransformer\n\n\
+                                      base = json.load(open(\"adapter_config.json\"))[\"base_model_name_or_path\"]\n\
+                                      model = SentenceTransformer(base)\nmodel.load_adapter(\".\")";
+const LOAD_EMBEDDING_MODEL: &str = "from sentence_transformers import SentenceTransformer\n\n\
+                                    model = SentenceTransformer(\".\")";

@@ -1,11 +1,11 @@
 //! Where a run's spans come from: a project of the embedded store, after the imports that the configuration names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::RunConfig;
 use crate::error::HostError;
 use crate::progress::Progress;
-use crate::telemetry::{self, ImportReport, TelemetryStore};
+use crate::telemetry::{self, ImportReport, TelemetryError, TelemetryStore};
 
 /// An open store, and the project in it.
 pub struct Source {
@@ -24,7 +24,7 @@ pub fn open_source(config: &RunConfig, progress: &Progress) -> Result<Source, Ho
     let store = match config.telemetry.imports.as_slice() {
         [] => TelemetryStore::open(path)?,
         files => {
-            let mut store = open_or_create(path)?;
+            let mut store = open_or_create(path, files)?;
             for file in files {
                 import_file(&mut store, file, config.project.as_deref(), progress)?;
             }
@@ -47,11 +47,16 @@ pub fn open_source(config: &RunConfig, progress: &Progress) -> Result<Source, Ho
     Ok(Source { store, project })
 }
 
-/// Opens the store at `path`, with the folders above it.
+/// Opens the store at `path` for the import of `files`, with the folders above it; where one of them can't be read,
+/// no store is made.
 ///
 /// # Errors
 /// [`HostError::Io`] and [`HostError::Telemetry`].
-pub fn open_or_create(path: &Path) -> Result<TelemetryStore, HostError> {
+pub fn open_or_create(path: &Path, files: &[PathBuf]) -> Result<TelemetryStore, HostError> {
+    for file in files {
+        let unreadable = |source| TelemetryError::Unreadable { path: file.clone(), source };
+        std::fs::File::open(file).map_err(unreadable)?;
+    }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(HostError::io("create", folder))?;
     }

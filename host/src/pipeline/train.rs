@@ -1,28 +1,29 @@
 //! Training on this machine's CPU, and the scores before and after it.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use trainer_cuda::batch::TokenExample;
+use trainer_cuda::TrainerError;
+use trainer_cuda::checkpoint::Checkpoints;
+use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::device::Device;
 use trainer_cuda::formats::BaseModel;
-use trainer_cuda::method::{Evaluation, Method, Sft};
-use trainer_cuda::trainer::{Event, StepMetrics, Trainer};
+use trainer_cuda::method::Evaluation;
+use trainer_cuda::trainer::{Event, Outcome, StepMetrics, Trainer};
 
-use crate::config::RunConfig;
+use crate::config::{LoraFallback, RunConfig};
 use crate::error::HostError;
 use crate::progress::Progress;
+use crate::report;
 use crate::run_dir::RunDir;
 
-/// The file of a run folder with one line per event of the training.
-const METRICS_FILE: &str = "metrics.jsonl";
+use super::metrics::MetricsFile;
+use super::recipe::{ExampleOf, Recipe};
 
 /// What training took and gave.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Training {
+    pub(super) outcome: Outcome,
     pub(super) took: Duration,
     pub(super) n_tokens: usize,
     pub(super) final_loss: f64,
@@ -35,61 +36,96 @@ impl Training {
     }
 }
 
-pub(super) fn load(
+/// Loads the model for training. Where no module is a LoRA target and the configuration allows it, every weight is
+/// trained: the trainer's configuration that comes back says so.
+pub(super) fn load<R: Recipe>(
     config: &RunConfig,
     base: &BaseModel,
-    train: &[TokenExample],
-    held_out: &[TokenExample],
-) -> Result<Trainer<Sft<Cpu>>, HostError> {
-    let method = Sft::new(Cpu::new(None), base, &config.training, train, held_out)?;
-    Ok(Trainer::new(method, config.training.clone())?)
+    train: &[ExampleOf<R>],
+    held_out: &[ExampleOf<R>],
+    run_dir: &RunDir,
+) -> Result<(Trainer<R::Method>, TrainConfig), HostError> {
+    let load = |training: &TrainConfig| {
+        let device = Cpu::new(config.execution.threads);
+        R::load(base, training, device, train, held_out, &run_dir.scratch_file("reference.json"))
+    };
+    let mut training = config.training.clone();
+    let method = match load(&training) {
+        Err(error @ TrainerError::NoLoraTarget { .. }) if config.execution.lora_fallback == LoraFallback::Full => {
+            tracing::warn!("Failed to apply LoRA (continuing with full fine-tuning): {error}");
+            training.use_lora = false;
+            load(&training)?
+        }
+        loaded => loaded?,
+    };
+    Ok((Trainer::new(method, training.clone())?, training))
 }
 
-/// What the trainer runs on.
-pub(super) fn device(trainer: &Trainer<Sft<Cpu>>) -> String {
-    trainer.method().device().describe()
-}
-
-/// Scores the held-out examples, where there are any.
-pub(super) fn evaluate(
-    trainer: &mut Trainer<Sft<Cpu>>,
-    held_out: &[TokenExample],
-    who: &'static str,
+/// The scores of the model that was just loaded, which is the base still, where any example is held out.
+pub(super) fn base_scores<R: Recipe>(
+    trainer: &mut Trainer<R::Method>,
+    held_out: &[ExampleOf<R>],
     progress: &Progress,
+) -> Option<Evaluation> {
+    scores("base", held_out, progress, || R::base_scores(trainer.method_mut(), held_out))
+}
+
+/// The scores after training.
+pub(super) fn adapter_scores<R: Recipe>(
+    trainer: &mut Trainer<R::Method>,
+    held_out: &[ExampleOf<R>],
+    progress: &Progress,
+) -> Option<Evaluation> {
+    scores("adapter", held_out, progress, || trainer.evaluate(held_out))
+}
+
+fn scores<E>(
+    who: &'static str,
+    held_out: &[E],
+    progress: &Progress,
+    evaluate: impl FnOnce() -> Evaluation,
 ) -> Option<Evaluation> {
     if held_out.is_empty() {
         return None;
     }
     let stage = progress.stage(who, held_out.len() as u64);
-    let scores = trainer.evaluate(held_out);
-    stage.finish(&format!("held-out loss {:.4}, exact match {:.1}%", scores.loss, 100.0 * scores.accuracy()));
+    let scores = evaluate();
+    let figures = report::figures(scores.loss, &scores.metrics);
+    let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    stage.finish(&format!("held-out {}", figures.join(", ")));
     Some(scores)
 }
 
-/// Trains to the end, with every event in the run folder's metrics file.
-pub(super) fn train(
-    trainer: &mut Trainer<Sft<Cpu>>,
-    train: &[TokenExample],
-    held_out: &[TokenExample],
+/// Trains to the end, from the run folder's checkpoint where it has one, with every event in its metrics file.
+pub(super) fn train<R: Recipe>(
+    trainer: &mut Trainer<R::Method>,
+    config: &RunConfig,
+    base: &BaseModel,
+    (train, held_out): (&[ExampleOf<R>], &[ExampleOf<R>]),
     run_dir: &RunDir,
     progress: &Progress,
 ) -> Result<Training, HostError> {
-    let (mut metrics, metrics_path) = (run_dir.file(METRICS_FILE)?, run_dir.path().join(METRICS_FILE));
+    let checkpoints = Checkpoints {
+        path: run_dir.state_file(),
+        every_steps: config.execution.checkpoint_steps,
+        base_sha256: base.sha256()?,
+    };
+    let mut metrics = MetricsFile::open(run_dir)?;
     let mut stage = None;
-    let mut training = Training::default();
     let mut failure = None;
     let mut note = |event: &Event| -> Result<(), HostError> {
-        if let Event::Step(step) = event {
-            training.final_loss = step.loss;
-            training.n_tokens += step.n_tokens_flat;
-            training.took += Duration::from_secs_f64(step.step_ms / 1e3);
-            let stage = stage.get_or_insert_with(|| progress.stage("train", step.total_steps as u64));
-            stage.at(step.step as u64, &detail(step));
+        metrics.note(event)?;
+        match event {
+            Event::Resumed { step } => tracing::info!("going on after step {step}"),
+            Event::Step(step) => {
+                let stage = stage.get_or_insert_with(|| progress.stage("train", step.total_steps as u64));
+                stage.at(step.step as u64, &detail(step));
+            }
+            Event::Evaluation { .. } | Event::EarlyStop { .. } => {}
         }
-        write_line(&mut metrics, event).map_err(HostError::io("write", &metrics_path))?;
         progress.check_stop()
     };
-    trainer.train(train, held_out, None, &mut |event| match note(event) {
+    let outcome = trainer.train(train, held_out, Some(&checkpoints), &mut |event| match note(event) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failure = Some(error);
@@ -99,7 +135,7 @@ pub(super) fn train(
     if let Some(error) = failure {
         return Err(error);
     }
-    metrics.flush().map_err(HostError::io("write", &metrics_path))?;
+    let training = Training { outcome, took: metrics.took, n_tokens: metrics.n_tokens, final_loss: metrics.final_loss };
     if let Some(stage) = stage {
         stage.finish(&format!("loss {:.4}, {:.0} tokens/s", training.final_loss, training.tokens_per_second()));
     }
@@ -107,10 +143,7 @@ pub(super) fn train(
 }
 
 fn detail(step: &StepMetrics) -> String {
-    format!("loss {:.4}  lr {:.1e}  epoch {:.1}", step.loss, step.learning_rate, step.epoch)
-}
-
-fn write_line(metrics: &mut BufWriter<File>, event: &Event) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *metrics, event)?;
-    metrics.write_all(b"\n")
+    let figures = report::figures(step.loss, &step.metrics);
+    let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    format!("{}  lr {:.1e}  epoch {:.1}", figures.join("  "), step.learning_rate, step.epoch)
 }

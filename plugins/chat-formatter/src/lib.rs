@@ -1,8 +1,10 @@
 //! Chat records, which the base model's own template renders. The instruction is the system message; the setting
 //! `system_prompt` replaces it.
 
-use formatter_kit::formatting::{ChatMessage, ChatRole, Formatted, FormatterConfig, Guest, TrainingRecord};
-use formatter_kit::types::{Example, InstructionExample, PluginError};
+use formatter_kit::formatting::{
+    ChatMessage, ChatPreference, ChatRole, Formatted, FormatterConfig, Guest, TrainingRecord,
+};
+use formatter_kit::types::{Example, InstructionExample, PluginError, PreferencePair};
 use formatter_kit::{Settings, format_each};
 
 struct ChatFormatter;
@@ -11,18 +13,29 @@ impl Guest for ChatFormatter {
     fn format(config: FormatterConfig, examples: Vec<Example>) -> Result<Vec<Formatted>, PluginError> {
         let settings = Settings::new(&config.settings, &["system_prompt"]).map_err(PluginError::Configuration)?;
         let system_prompt = settings.text("system_prompt");
-        // A preference record's prompt is plain text, and a chat model must not be trained on another form of prompt
-        // than the one it will see.
-        let preference = |_| Formatted::Skipped("preference pairs have no chat form".into());
-        Ok(format_each(examples, |example| chat(example, system_prompt), preference))
+        Ok(format_each(examples, |example| chat(example, system_prompt), |pair| preference(pair, system_prompt)))
     }
 }
 
 formatter_kit::export!(ChatFormatter);
 
-/// Templates want a user turn: without an input, the instruction is the user's message.
 fn chat(example: InstructionExample, system_prompt: Option<&str>) -> TrainingRecord {
-    let InstructionExample { instruction, input, output, .. } = example;
+    let mut messages = prompt(example.instruction, example.input, system_prompt);
+    messages.push(ChatMessage { role: ChatRole::Assistant, content: example.output });
+    TrainingRecord::Chat(messages)
+}
+
+fn preference(pair: PreferencePair, system_prompt: Option<&str>) -> TrainingRecord {
+    let PreferencePair { instruction, input, chosen, rejected, .. } = pair;
+    TrainingRecord::ChatPreference(ChatPreference {
+        prompt: prompt(instruction, input, system_prompt),
+        chosen,
+        rejected,
+    })
+}
+
+/// Templates want a user turn: without an input, the instruction is the user's message.
+fn prompt(instruction: String, input: String, system_prompt: Option<&str>) -> Vec<ChatMessage> {
     let (system, user) = match (system_prompt, input.is_empty()) {
         (Some(system), false) => (system.to_string(), input),
         (Some(system), true) => (system.to_string(), instruction),
@@ -34,8 +47,7 @@ fn chat(example: InstructionExample, system_prompt: Option<&str>) -> TrainingRec
         messages.push(ChatMessage { role: ChatRole::System, content: system });
     }
     messages.push(ChatMessage { role: ChatRole::User, content: user });
-    messages.push(ChatMessage { role: ChatRole::Assistant, content: output });
-    TrainingRecord::Chat(messages)
+    messages
 }
 
 #[cfg(test)]

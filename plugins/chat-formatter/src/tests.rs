@@ -63,16 +63,21 @@ fn empty_system_prompt_setting_means_no_system_turn() {
 }
 
 #[test]
-fn preference_pair_is_left_out_with_a_reason() {
+fn a_preference_pair_has_the_prompt_of_an_instruction_example_and_both_answers() {
     let pair = PreferencePair {
-        instruction: "Route".into(),
-        input: "q".into(),
-        chosen: "a".into(),
-        rejected: "b".into(),
+        instruction: "Route the query".into(),
+        input: "What's weather?".into(),
+        chosen: "weather_agent".into(),
+        rejected: "general_agent".into(),
         lineage: lineage(),
     };
     let formatted = format(&[], Example::Preference(pair)).unwrap();
-    assert_eq!(formatted, [Formatted::Skipped("preference pairs have no chat form".into())]);
+    let [Formatted::Ready(TrainingRecord::ChatPreference(record))] = &formatted[..] else { panic!("{formatted:?}") };
+    let mut with_chosen = record.prompt.clone();
+    with_chosen.push(ChatMessage { role: ChatRole::Assistant, content: record.chosen.clone() });
+    let instruction = format(&[], instruction("Route the query", "What's weather?")).unwrap();
+    assert_eq!(instruction, [Formatted::Ready(TrainingRecord::Chat(with_chosen))]);
+    assert_eq!((record.chosen.as_str(), record.rejected.as_str()), ("weather_agent", "general_agent"));
 }
 
 #[test]

@@ -7,12 +7,12 @@ use crate::types::{Example, InstructionExample, PreferencePair, Triplet};
 pub fn format_each(
     examples: Vec<Example>,
     instruction: impl Fn(InstructionExample) -> TrainingRecord,
-    preference: impl Fn(PreferencePair) -> Formatted,
+    preference: impl Fn(PreferencePair) -> TrainingRecord,
 ) -> Vec<Formatted> {
     let format = |example| match example {
         Example::Instruction(example) if example.output.trim().is_empty() => Formatted::Skipped("empty output".into()),
         Example::Instruction(example) => Formatted::Ready(instruction(example)),
-        Example::Preference(pair) => preference(pair),
+        Example::Preference(pair) => Formatted::Ready(preference(pair)),
         Example::Triplet(triplet) => Formatted::Ready(triplet_record(triplet)),
     };
     examples.into_iter().map(format).collect()
@@ -27,13 +27,9 @@ pub fn alpaca_prompt(instruction: &str, input: &str) -> String {
 }
 
 /// Both answers after the Alpaca prompt.
-pub fn alpaca_preference(pair: PreferencePair) -> Formatted {
+pub fn alpaca_preference(pair: PreferencePair) -> TrainingRecord {
     let prompt = alpaca_prompt(&pair.instruction, &pair.input);
-    Formatted::Ready(TrainingRecord::Preference(PreferenceRecord {
-        prompt,
-        chosen: pair.chosen,
-        rejected: pair.rejected,
-    }))
+    TrainingRecord::Preference(PreferenceRecord { prompt, chosen: pair.chosen, rejected: pair.rejected })
 }
 
 fn triplet_record(triplet: Triplet) -> TrainingRecord {

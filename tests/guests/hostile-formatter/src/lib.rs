@@ -3,7 +3,7 @@
 wit_bindgen::generate!({ world: "formatter", path: "../../../wit", generate_all });
 
 use exports::tunesmith::plugin::formatting::{
-    Formatted, FormatterConfig, Guest, PromptCompletion, TextRecord, TrainingRecord,
+    Formatted, FormatterConfig, Guest, PreferenceRecord, PromptCompletion, TextRecord, TrainingRecord, TripletRecord,
 };
 use std::hint::black_box;
 use tunesmith::plugin::types::{Example, PluginError};
@@ -37,6 +37,14 @@ impl Guest for Hostile {
             "split-character" => Ok(examples.iter().map(|_| record("é", Some(1))).collect()),
             "missing-field" => {
                 Ok((0..examples.len()).map(|index| completion(if index == 5 { "" } else { "x" })).collect())
+            }
+            "equal-sides" => {
+                let pair = || PreferenceRecord { prompt: "x".into(), chosen: "y".into(), rejected: "y".into() };
+                Ok(examples.iter().map(|_| Formatted::Ready(TrainingRecord::Preference(pair()))).collect())
+            }
+            "empty-text" => {
+                let triplet = || TripletRecord { anchor: "x".into(), positive: "y".into(), negative: " ".into() };
+                Ok(examples.iter().map(|_| Formatted::Ready(TrainingRecord::Triplet(triplet()))).collect())
             }
             "skip-all" => Ok(examples.iter().map(|_| Formatted::Skipped("skipped on purpose".into())).collect()),
             "refuse" => Err(PluginError::InvalidItem((0, "refused on purpose".into()))),
