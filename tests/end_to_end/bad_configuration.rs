@@ -30,7 +30,7 @@ fn an_unknown_key_of_a_section() {
            |\n\
          7 | lora = { ranc = 4 }\n  \
            |          ^^^^\n\
-         unknown field `ranc`, expected one of `rank`, `alpha`, `target_modules`, `use_rslora`, `fallback`\n\
+         unknown field `ranc`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `fallback`\n\
          did you mean `rank`?",
     );
 }

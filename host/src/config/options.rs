@@ -137,6 +137,13 @@ pub struct TrainingOptions {
     /// Which tokens carry the loss; `auto` is the whole of a text and the completion of the rest [default: auto]
     #[arg(long, env = "TUNESMITH_LOSS_ON", value_name = "PART")]
     pub loss_on: Option<LossOn>,
+    /// How frozen weights are stored and multiplied; `quantized` keeps them as their file does [default: f32]
+    #[arg(long, env = "TUNESMITH_PRECISION", value_name = "HOW")]
+    pub precision: Option<Precision>,
+    /// Keep only the inputs of blocks for the backward pass and compute the rest again: less memory, a third more time
+    /// [default: false]
+    #[arg(long, env = "TUNESMITH_RECOMPUTE", value_name = "BOOL")]
+    pub recompute: Option<bool>,
     /// Optimiser steps between evaluations on the held-out examples [default: those of an epoch]
     #[arg(long, env = "TUNESMITH_EVAL_STEPS", value_name = "N")]
     pub eval_steps: Option<NonZeroU32>,
@@ -165,6 +172,9 @@ pub struct LoraOptions {
     /// Scaling numerator: the update is scaled by alpha / rank [default: 16]
     #[arg(long = "lora-alpha", env = "TUNESMITH_LORA_ALPHA", value_name = "N")]
     pub alpha: Option<f32>,
+    /// Share of the update's inputs that training drops [default: 0]
+    #[arg(long = "lora-dropout", env = "TUNESMITH_LORA_DROPOUT", value_name = "RATIO")]
+    pub dropout: Option<f32>,
     /// Modules to adapt, by name; `all-linear` is every linear layer but the head [default: all-linear]
     #[arg(long, env = "TUNESMITH_TARGET_MODULES", value_name = "NAMES", value_delimiter = ',')]
     pub target_modules: Option<Vec<String>>,
@@ -370,6 +380,17 @@ choice! {
         Image,
         /// Texts.
         Text,
+    }
+}
+choice! {
+    /// How the weights that a run does not train are stored.
+    Precision {
+        /// In f32.
+        F32,
+        /// In bf16, half of that; multiplied in bf16 where the processor can.
+        Bf16,
+        /// As their file stores them, multiplied in f32.
+        Quantized,
     }
 }
 choice! {

@@ -10,7 +10,7 @@ use trainer_cuda::schedule::Schedule;
 
 use super::options::{
     AgentOptions, Annotator, Distance, LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, ModelType,
-    Options, OverLength, PluginOptions, Scalar, ScoreRule, TrainingOptions,
+    Options, OverLength, PluginOptions, Precision, Scalar, ScoreRule, TrainingOptions,
 };
 use super::{ConfigError, ExecutionConfig, PluginsConfig, agents, size};
 use crate::plugins::bindings::extraction::{self, ExtractionConfig, VerdictRules};
@@ -176,6 +176,13 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
             margin: options.triplet.margin.unwrap_or(default.triplet.margin),
         },
         eval_steps: own.eval_steps.map(size_of).or(default.eval_steps),
+        precision: match own.precision {
+            Some(Precision::F32) => trainer::Precision::F32,
+            Some(Precision::Bf16) => trainer::Precision::Bf16,
+            Some(Precision::Quantized) => trainer::Precision::Quantized,
+            None => default.precision,
+        },
+        recompute: own.recompute.unwrap_or(default.recompute),
         early_stopping_patience: own.early_stopping_patience.map(size_of).or(default.early_stopping_patience),
     };
     check("learning_rate", config.learning_rate, config.learning_rate > 0.0, "give a positive number")?;
@@ -209,9 +216,12 @@ fn lora(own: &LoraOptions) -> Result<LoraConfig, ConfigError> {
     let default = LoraConfig::default();
     let alpha = own.alpha.unwrap_or(default.alpha);
     check("lora.alpha", alpha.into(), alpha > 0.0, "give a positive number")?;
+    let dropout = own.dropout.unwrap_or(default.dropout);
+    check("lora.dropout", dropout.into(), (0.0..1.0).contains(&dropout), "give a ratio from 0 to below 1")?;
     Ok(LoraConfig {
         rank: own.rank.map_or(default.rank, size_of),
         alpha,
+        dropout,
         target_modules: match own.target_modules.as_deref() {
             None => default.target_modules,
             Some([name]) if name == "all-linear" => TargetModules::Named(name.clone()),

@@ -130,6 +130,7 @@ fn plugin_settings_cross_as_text() {
 fn values_that_make_no_sense_are_named_with_what_would() {
     let error = |text: &str| run_config(&format!("agent_type = \"routing\"\n{text}"), &[]).unwrap_err().to_string();
     assert_eq!(error("learning_rate = -1.0"), "`learning_rate` is -1: give a positive number");
+    assert_eq!(error("[lora]\ndropout = 1.0"), "`lora.dropout` is 1: give a ratio from 0 to below 1");
     assert_eq!(error("[dpo]\nbeta = 0"), "`dpo.beta` is 0: give a positive number");
     assert_eq!(error("[triplet]\nmargin = -0.5"), "`triplet.margin` is -0.5: give a positive number");
     assert_eq!(
