@@ -112,7 +112,7 @@ impl<D: Device> Generator<D> {
         let lora_rank = loader.lora_rank();
         let mut trained = loader.into_trained();
         if let Some(adapter) = adapter {
-            write(&device, &mut trained, adapter);
+            adapter.write_to(&device, &mut trained);
         }
         let plan = generator_buffers::plan(&config, max_length, lora_rank);
         let mut buffers = GeneratorBuffers::new(&device, &plan, config.num_hidden_layers);
@@ -217,18 +217,5 @@ impl<D: Device> Generator<D> {
         device.rms_norm_forward(normed, rstd, x, parameters.final_norm.weight(adapter), config.rms_norm_eps, 1);
         device.linear_forward(logits, normed, parameters.head().weight(adapter), None, 1);
         device.read_act(logits, config.vocab_size)
-    }
-}
-
-/// Puts the adapter's factors in place. A module that it leaves out keeps `B = 0`: it stays the base's.
-fn write<D: Device>(device: &D, factors: &mut [Trainable<D>], adapter: &Adapter) {
-    for (module, update) in &adapter.updates {
-        for (suffix, factor) in [("lora_A", &update.a), ("lora_B", &update.b)] {
-            let name = format!("{module}.{suffix}.weight");
-            let place = factors.iter_mut().find(|place| place.name == name);
-            // `check_fits` found the module in the model, and the target modules are the adapter's own.
-            let place = place.unwrap_or_else(|| panic!("`{name}` has no place in the model"));
-            device.write_weight(&mut place.weight, &factor.data);
-        }
     }
 }

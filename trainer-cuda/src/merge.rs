@@ -16,8 +16,9 @@ use std::path::Path;
 /// GGUF's in f32. One tensor is in memory at a time.
 ///
 /// # Errors
-/// Those of [`Adapter::check_fits`], of reading the base and of writing `folder`, which must exist.
+/// [`TrainerError::WrongKind`] for an encoder; those of [`Adapter::check_fits`], of reading the base and of writing `folder`, which must exist.
 pub fn merge(base: &BaseModel, adapter: &Adapter, folder: &Path) -> Result<()> {
+    base.decoder()?;
     adapter.check_fits(base)?;
     write_json(&folder.join("config.json"), &base.hf_config())?;
     let generation_config = base.generation_config();

@@ -5,8 +5,12 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use trainer_cuda::config::TargetModules;
-use trainer_cuda::formats::{Adapter, BaseModel};
+use trainer_cuda::config::{Precision, TargetModules};
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::encoder::Encoder;
+use trainer_cuda::formats::{Adapter, BaseModel, peft};
+use trainer_cuda::loader::Training;
+use trainer_cuda::text_batch::TextBatch;
 
 fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(path)
@@ -169,4 +173,28 @@ fn an_adapter_of_another_model_does_not_fit() {
         (Adapter::open(folder.0.path()).unwrap(), BaseModel::open(&golden("llama_tied/base")).unwrap());
     let error = adapter.check_fits(&base).unwrap_err().to_string();
     assert!(error.contains(": it adapts `model.layers.7.mlp.up_proj`, which that model does not have; "), "{error}");
+}
+
+#[test]
+fn an_encoders_adapter_fits_it_and_embeds_as_the_one_in_training_does() {
+    for name in ["bert", "jina_v3", "xlm_roberta"] {
+        let (base, folder) =
+            (BaseModel::open(&golden(&format!("{name}/base"))).unwrap(), golden(&format!("{name}/adapter_init")));
+        let adapter = Adapter::open(&folder).unwrap();
+        adapter.check_fits(&base).unwrap();
+        let texts = ["calendar", "move my meeting"].map(|text| base.tokenizer.encode(text).unwrap());
+        let texts = texts.each_ref().map(Vec::as_slice);
+        let (budget, precision) = (TextBatch::new(&texts).budget(), Precision::F32);
+        let cpu = || Cpu::new(Some(1));
+        let mut ours = Encoder::with_adapter(cpu(), &base, Some(&adapter), precision, budget).unwrap();
+        let training = Training::Lora { config: &adapter.lora, seed: 1, precision };
+        let mut trained = Encoder::load(cpu(), &base, training, budget).unwrap();
+        trained.write_adapter(&peft::read_adapter(&folder).unwrap()).unwrap();
+        assert_eq!(ours.embed(&texts), trained.embed(&texts), "{name}");
+        let mut without = Encoder::with_adapter(cpu(), &base, None, precision, budget).unwrap();
+        assert_ne!(ours.embed(&texts), without.embed(&texts), "{name}");
+    }
+    let bert = BaseModel::open(&golden("bert/base")).unwrap();
+    let error = Adapter::open(&golden("jina_v3/adapter_init")).unwrap().check_fits(&bert).unwrap_err().to_string();
+    assert!(error.contains(": it adapts `layers.0.mlp.fc1`, which that model does not have; "), "{error}");
 }

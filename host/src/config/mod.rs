@@ -17,8 +17,8 @@ pub use error::ConfigError;
 pub use load::{DEFAULT_FILE, load};
 pub use options::{
     AgentOptions, Annotator, Backend, Distance, DpoOptions, ExtractionOptions, LoraFallback, LoraOptions, LossOn,
-    LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions, PluginSettings, Precision, Scalar,
-    ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+    LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions, PluginSettings, Precision,
+    Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 
 use crate::plugins::bindings::extraction::ExtractionConfig;

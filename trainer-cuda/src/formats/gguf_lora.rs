@@ -16,9 +16,10 @@ impl GgufLora {
     /// llama.cpp scales by `alpha / rank`, so for rsLoRA the file says `alpha * sqrt(rank)`.
     ///
     /// # Errors
-    /// Those of [`Adapter::check_fits`].
+    /// [`TrainerError::WrongKind`](crate::TrainerError::WrongKind) for an encoder; those of [`Adapter::check_fits`].
     pub fn new(base: &BaseModel, adapter: &Adapter) -> Result<Self> {
-        let config = adapter.check_fits(base)?;
+        let config = base.decoder()?;
+        adapter.check_fits(base)?;
         let architecture = Architecture::of(config);
         let lora = &adapter.lora;
         let mut file = GgufWriter::default();

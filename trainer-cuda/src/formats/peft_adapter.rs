@@ -1,7 +1,8 @@
 //! An adapter as it lies in a PEFT folder: read whole, and checked against the model that it is for.
 
 use super::{BaseModel, HostTensor, corrupt, map_file, read_file};
-use crate::config::{DecoderConfig, LoraConfig, TargetModules};
+use crate::config::{DecoderConfig, EncoderConfig, LoraConfig, ModelConfig, TargetModules};
+use crate::device::{Device, Trainable};
 use crate::error::{Result, TrainerError};
 use crate::linear::MODULE_PATHS;
 use half::{bf16, f16};
@@ -61,18 +62,21 @@ impl Adapter {
         &self.path
     }
 
-    /// Checks that every update is of a layer of `base`, in its size; returns the model's constants.
+    /// Checks that every update is of a layer of `base`, in its size.
     ///
     /// # Errors
-    /// [`TrainerError::AdapterMismatch`]; [`TrainerError::WrongKind`] where `base` is no causal language model.
-    pub fn check_fits<'a>(&self, base: &'a BaseModel) -> Result<&'a DecoderConfig> {
-        let config = base.decoder()?;
+    /// [`TrainerError::AdapterMismatch`].
+    pub fn check_fits(&self, base: &BaseModel) -> Result<()> {
         let refuse = |what: String| {
             let (adapter, base) = (self.path.clone(), base.path().to_owned());
             Err(TrainerError::AdapterMismatch { adapter, base, what })
         };
         for (module, Update { a, b }) in &self.updates {
-            let Some((out_features, in_features)) = module_shape(config, module) else {
+            let shape = match &base.config {
+                ModelConfig::Decoder(config) => shape_in_decoder(config, module),
+                ModelConfig::Encoder(config) => shape_in_encoder(config, module),
+            };
+            let Some((out_features, in_features)) = shape else {
                 return refuse(format!("it adapts `{module}`, which that model does not have"));
             };
             let (rows, cols) = (b.shape[0], a.shape[1]);
@@ -83,17 +87,46 @@ impl Adapter {
                 ));
             }
         }
-        Ok(config)
+        Ok(())
+    }
+
+    /// Puts the factors in the places that a loader made for them. A module that the adapter leaves out keeps `B = 0`:
+    /// it stays the base's. [`Adapter::check_fits`] comes before.
+    pub(crate) fn write_to<D: Device>(&self, device: &D, places: &mut [Trainable<D>]) {
+        for (module, update) in &self.updates {
+            for (suffix, factor) in [(A, &update.a), (B, &update.b)] {
+                let name = format!("{module}{suffix}");
+                let place = places.iter_mut().find(|place| place.name == name);
+                // The module is in the model, and the target modules are this adapter's own.
+                let place = place.unwrap_or_else(|| panic!("`{name}` has no place in the model"));
+                device.write_weight(&mut place.weight, &factor.data);
+            }
+        }
     }
 }
 
-/// `(out, in)` of a block's linear layer by its full path: `model.layers.3.mlp.up_proj`.
-fn module_shape(config: &DecoderConfig, module: &str) -> Option<(usize, usize)> {
+/// `(out, in)` of a linear layer by its full path: `model.layers.3.mlp.up_proj`.
+fn shape_in_decoder(config: &DecoderConfig, module: &str) -> Option<(usize, usize)> {
     let (layer, path) = module.strip_prefix("model.layers.")?.split_once('.')?;
     let layer: usize = layer.parse().ok()?;
     let paths = &MODULE_PATHS;
     let known = [paths.q, paths.k, paths.v, paths.o, paths.gate, paths.up, paths.down];
     (layer < config.num_hidden_layers && known.contains(&path)).then(|| config.module_shape(path))
+}
+
+/// `(out, in)` of a linear layer by its full path: `encoder.layer.3.attention.self.query`.
+fn shape_in_encoder(config: &EncoderConfig, module: &str) -> Option<(usize, usize)> {
+    let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+    if module == "pooler.dense" && config.names.module_names().contains(&"dense") {
+        return Some((hidden, hidden)); // in no embedding, but PEFT saves it
+    }
+    let linear = config.names.in_block().linear;
+    let block_of = |layer: usize| module.strip_prefix(&config.names.block(layer))?.strip_prefix('.');
+    match (0..config.num_hidden_layers).find_map(block_of)? {
+        path if path == linear.fc1 => Some((intermediate, hidden)),
+        path if path == linear.fc2 => Some((hidden, intermediate)),
+        path => [linear.q, linear.k, linear.v, linear.o].contains(&path).then_some((hidden, hidden)),
+    }
 }
 
 fn last_part(module: &str) -> &str {
