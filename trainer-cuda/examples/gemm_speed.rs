@@ -1,47 +1,106 @@
-//! Prints GFLOP/s of the CPU device's matrix products at the shapes of a 135M model.
+//! Prints GFLOP/s of the CPU device's matrix products at the shapes of a 135M model, in f32 and in bf16, and the share of
+//! what the processor does in registers alone.
 //!
 //! `cargo run --release -p trainer-cuda --example gemm_speed [threads]`
 
+#[path = "gemm_speed/peak.rs"]
+mod peak;
+
 use std::time::Instant;
 
+use trainer_cuda::config::Precision;
 use trainer_cuda::cpu::{Cpu, SimdLevel};
 use trainer_cuda::device::Device;
+use trainer_cuda::formats::{BlockType, StoredTensor};
+
+/// Tokens, rows and columns of the weight.
+const LINEAR: [[usize; 3]; 14] = [
+    [1, 576, 576],
+    [1, 1536, 576],
+    [8, 1536, 576],
+    [50, 576, 576],
+    [240, 192, 576],
+    [240, 576, 576],
+    [240, 1536, 576],
+    [240, 576, 1536],
+    [560, 1536, 576],
+    [1000, 192, 576],
+    [1000, 1536, 576],
+    [1000, 576, 1536],
+    [1, 49152, 576],
+    [128, 49152, 576],
+];
+/// Tokens, out, in, of updates of rank 8.
+const LORA: [[usize; 3]; 3] = [[240, 576, 576], [240, 1536, 576], [1000, 576, 1536]];
+const RANK: usize = 8;
 
 fn main() {
-    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
+    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     for simd in SimdLevel::available() {
-        let cpu = Cpu::with_simd(threads, simd);
-        println!("{}\n{:>8}{:>8}{:>8}{:>12}{:>12}{:>12}", cpu.describe(), "tokens", "out", "in", "y", "dx", "dw");
-        for (n_tokens, out, inp) in [
-            (240, 576, 1536),
-            (240, 1536, 576),
-            (240, 576, 576),
-            (1000, 192, 576),
-            (1000, 1536, 576),
-            (50, 576, 576),
-            (1000, 8, 576),
-            (1000, 576, 8),
-            (128, 49152, 576),
-        ] {
-            let values = |len: usize| (0..len).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect::<Vec<f32>>();
-            let weight = cpu.upload_weight(values(out * inp), out, inp);
-            let (x, dy) = (values(n_tokens * inp), values(n_tokens * out));
-            let (mut y, mut dx, mut d_weight) = (dy.clone(), x.clone(), values(out * inp));
-            let rate = |mut product: Box<dyn FnMut() + '_>| {
-                product();
-                let best = (0..5).map(|_| seconds(&mut product)).fold(f64::INFINITY, f64::min);
-                format!("{:.1}", 2.0 * (n_tokens * out * inp) as f64 / best / 1e9)
-            };
-            let forward = rate(Box::new(|| cpu.linear_forward(&mut y, &x, &weight, None, n_tokens)));
-            let input = rate(Box::new(|| cpu.linear_backward_input(&mut dx, &dy, &weight, n_tokens, false)));
-            let weight = rate(Box::new(|| cpu.linear_backward_weight(&mut d_weight, &dy, &x, out, inp, n_tokens)));
-            println!("{n_tokens:>8}{out:>8}{inp:>8}{forward:>12}{input:>12}{weight:>12}");
+        let cpu = Cpu::with_simd(Some(threads), simd);
+        println!("{}", cpu.describe());
+        for (precision, peak) in [(Precision::F32, peak::f32(simd)), (Precision::Bf16, peak::bf16(simd))] {
+            if precision == Precision::Bf16 && peak.is_none() {
+                continue;
+            }
+            let peak = peak.map(|peak| peak * threads as f64);
+            println!("{precision:?}, peak {}", peak.map_or("unknown".into(), |peak| format!("{peak:.0} GFLOP/s")));
+            println!("{:>8}{:>8}{:>8}{:>14}{:>14}{:>14}", "tokens", "out", "in", "y", "dx", "dw");
+            for shape in LINEAR {
+                linear(&cpu, precision, shape, peak);
+            }
         }
+        println!("low-rank updates\n{:>8}{:>8}{:>8}{:>14}{:>14}", "tokens", "out", "in", "forward", "backward");
+        for shape in LORA {
+            lora(&cpu, shape, peak::f32(simd).map(|peak| peak * threads as f64));
+        }
+        println!();
     }
 }
 
-fn seconds(product: &mut impl FnMut()) -> f64 {
-    let start = Instant::now();
-    product();
-    start.elapsed().as_secs_f64()
+fn linear(cpu: &Cpu, precision: Precision, [n_tokens, out, inp]: [usize; 3], peak: Option<f64>) {
+    let bytes = values(out * inp).iter().flat_map(|x| x.to_le_bytes()).collect();
+    let weight = cpu.upload_frozen(&StoredTensor::new(vec![out, inp], BlockType::F32, bytes), precision);
+    let (x, dy) = (values(n_tokens * inp), values(n_tokens * out));
+    let (mut y, mut dx, mut d_weight) = (dy.clone(), x.clone(), vec![0.0; out * inp]);
+    let flops = 2.0 * (n_tokens * out * inp) as f64;
+    let forward = rate(flops, peak, || cpu.linear_forward(&mut y, &x, &weight, None, n_tokens));
+    let input = rate(flops, peak, || cpu.linear_backward_input(&mut dx, &dy, &weight, n_tokens, false));
+    let gradient = match precision {
+        Precision::F32 => rate(flops, peak, || cpu.linear_backward_weight(&mut d_weight, &dy, &x, out, inp, n_tokens)),
+        _ => String::new(), // trained weights are f32
+    };
+    println!("{n_tokens:>8}{out:>8}{inp:>8}{forward:>14}{input:>14}{gradient:>14}");
+}
+
+fn lora(cpu: &Cpu, [n_tokens, out, inp]: [usize; 3], peak: Option<f64>) {
+    let a = cpu.upload_weight(values(RANK * inp), RANK, inp);
+    let b = cpu.upload_weight(values(out * RANK), out, RANK);
+    let (x, dy) = (values(n_tokens * inp), values(n_tokens * out));
+    let (mut y, mut dx, mut h, mut d_h) = (dy.clone(), x.clone(), values(n_tokens * RANK), values(n_tokens * RANK));
+    let (mut d_a, mut d_b) = (vec![0.0; RANK * inp], vec![0.0; out * RANK]);
+    let flops = 2.0 * (n_tokens * RANK * (out + inp)) as f64;
+    let forward = rate(flops, peak, || cpu.lora_forward(&mut y, &mut h, &x, &a, &b, 1e-3, n_tokens));
+    let backward = rate(2.0 * flops, peak, || {
+        cpu.lora_backward(&mut dx, &mut d_a, &mut d_b, &mut d_h, &dy, &x, &h, &a, &b, 1e-3, n_tokens);
+    });
+    println!("{n_tokens:>8}{out:>8}{inp:>8}{forward:>14}{backward:>14}");
+}
+
+fn values(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect()
+}
+
+/// The best of many, for 50 ms at least: `107.3 (92%)`.
+fn rate(flops: f64, peak: Option<f64>, mut product: impl FnMut()) -> String {
+    let (start, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
+    while runs < 5 || start.elapsed().as_millis() < 50 {
+        let start = Instant::now();
+        product();
+        best = start.elapsed().as_secs_f64().min(best);
+        runs += 1;
+    }
+    let rate = flops / best / 1e9;
+    let share = peak.map_or(String::new(), |peak| format!(" ({:.0}%)", 100.0 * rate / peak));
+    format!("{rate:.1}{share}")
 }

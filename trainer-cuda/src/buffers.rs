@@ -151,7 +151,7 @@ pub struct Buffers<D: Device> {
 impl<D: Device> Buffers<D> {
     /// Allocates the plan: each of its buffers once, and nothing else.
     pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
-        let mut from = Allocator { device, plan, taken: 0 };
+        let mut from = Allocator::new(device, plan);
         let buffers = Self {
             x: (0..=num_hidden_layers).map(|layer| from.act(&residual_name(layer, num_hidden_layers))).collect(),
             layers: plan.activation_sets.iter().map(|set| LayerActivations::new(&mut from, set)).collect(),
@@ -169,13 +169,7 @@ impl<D: Device> Buffers<D> {
                 d_mlp: from.act("scratch.d_mlp"),
                 d_gate: from.act("scratch.d_gate"),
                 d_up: from.act("scratch.d_up"),
-                lora: LoraScratch {
-                    d_h: from.act("scratch.d_h"),
-                    dropped: plan
-                        .get("scratch.dropped")
-                        .is_some()
-                        .then(|| DroppedInput { x: from.act("scratch.dropped"), dx: from.act("scratch.d_dropped") }),
-                },
+                lora: LoraScratch::new(&mut from),
                 heads: plan.get("scratch.q").is_some().then(|| HeadScratch {
                     q: from.act("scratch.q"),
                     k: from.act("scratch.k"),
@@ -208,8 +202,15 @@ impl<D: Device> Buffers<D> {
                 rope_sin: from.f32("rope.sin"),
             },
         };
-        assert_eq!(from.taken, plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+        from.finish();
         buffers
+    }
+}
+
+impl<D: Device> LoraScratch<D> {
+    pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
+        let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
+        Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
     }
 }
 
@@ -246,13 +247,22 @@ pub(crate) fn residual_name(layer: usize, num_hidden_layers: usize) -> String {
 }
 
 /// Takes buffers out of the plan by name.
-struct Allocator<'a, D: Device> {
+pub(crate) struct Allocator<'a, D: Device> {
     device: &'a D,
     plan: &'a MemoryPlan,
     taken: usize,
 }
 
-impl<D: Device> Allocator<'_, D> {
+impl<'a, D: Device> Allocator<'a, D> {
+    pub(crate) fn new(device: &'a D, plan: &'a MemoryPlan) -> Self {
+        Self { device, plan, taken: 0 }
+    }
+
+    /// Every planned buffer was taken.
+    pub(crate) fn finish(self) {
+        assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
+    }
+
     fn planned(&mut self, name: &str, kind: Kind) -> Option<usize> {
         let buffer = self.plan.get(name)?;
         assert_eq!(buffer.kind, kind, "`{name}` is planned as another kind");
@@ -264,22 +274,22 @@ impl<D: Device> Allocator<'_, D> {
         self.planned(name, kind).unwrap_or_else(|| panic!("the plan lacks `{name}`"))
     }
 
-    fn act(&mut self, name: &str) -> D::Act {
+    pub(crate) fn act(&mut self, name: &str) -> D::Act {
         let len = self.len(name, Kind::Act);
         self.device.alloc_act(len)
     }
 
-    fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
+    pub(crate) fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
         let len = self.planned(name, Kind::Act)?;
         Some(self.device.alloc_act(len))
     }
 
-    fn f32(&mut self, name: &str) -> D::F32 {
+    pub(crate) fn f32(&mut self, name: &str) -> D::F32 {
         let len = self.len(name, Kind::F32);
         self.device.alloc_f32(len)
     }
 
-    fn index(&mut self, name: &str) -> D::Index {
+    pub(crate) fn index(&mut self, name: &str) -> D::Index {
         let len = self.len(name, Kind::Index);
         self.device.alloc_index(len)
     }

@@ -44,6 +44,8 @@ impl ModelConfig {
 pub struct EncoderConfig {
     /// `BertModel`, `XLMRobertaModel`, `JinaEmbeddingsV3Model`.
     pub architecture: String,
+    /// What its tensors are called.
+    pub names: EncoderNames,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the MLP.
@@ -67,6 +69,22 @@ pub struct EncoderConfig {
     pub pooling: Pooling,
     /// True where embeddings are scaled to length 1 (sentence-transformers' `Normalize` module).
     pub normalize: bool,
+}
+
+impl EncoderConfig {
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+}
+
+/// Whose tensor names an encoder has in transformers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EncoderNames {
+    /// `encoder.layer.0.attention.self.query`: BERT and XLM-RoBERTa.
+    Bert,
+    /// `layers.0.self_attn.q_proj`: jina-embeddings-v3.
+    Jina,
 }
 
 /// How an encoder's token knows its place.

@@ -415,8 +415,8 @@ pub trait Device: Sized {
         n_tokens: usize,
     );
 
-    /// The `h` of [`Device::lora_forward`] alone, bit for bit: for activations that are computed again.
-    fn lora_forward_h(
+    /// `h = x a^T`, bit-equal to the `h` of [`Device::lora_forward`]: for a backward pass whose `y` is known.
+    fn lora_down(
         &self,
         h: &mut Self::Act, // [n_tokens, rank]
         x: &Self::Act,     // [n_tokens, in]

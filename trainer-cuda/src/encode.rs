@@ -1,5 +1,9 @@
 //! Training records to token ids and labels, as TRL's `SFTTrainer` does it.
 
+mod triplets;
+
+pub use triplets::{EncodedTriplets, TripletRecord, encode_triplets};
+
 use crate::batch::TokenExample;
 use crate::formats::{ChatMessage, TextTokenizer};
 use crate::method::PairExample;

@@ -1,7 +1,8 @@
 //! LoRA training by hand-written forward and backward passes over a small [`device::Device`].
 //!
 //! Read in this order: [`batch`] (a batch is a prefix forest), [`block`] (one block as two lists of device calls),
-//! [`decoder`] (the model around the blocks), [`method`] (SFT, DPO, triplets), [`trainer`] (the loop). [`device`] is the contract that a device fulfils.
+//! [`decoder`] and [`encoder`] (the models around the blocks), [`method`] (SFT, DPO, triplets), [`trainer`] (the loop).
+//! [`device`] is the contract that a device fulfils.
 
 pub mod adapter;
 pub mod atomic_file;
@@ -15,9 +16,15 @@ pub mod decoder;
 pub mod device;
 pub mod dropout;
 pub mod encode;
+pub mod encoder;
+pub mod encoder_block;
+pub mod encoder_buffers;
+pub mod encoder_names;
+pub mod encoder_plan;
 pub mod error;
 pub mod formats;
 pub mod head_norm;
+pub mod layer_norm;
 pub mod linear;
 pub mod loader;
 pub mod method;
@@ -25,6 +32,7 @@ mod not_finite;
 pub mod plan;
 pub mod rope;
 pub mod schedule;
+pub mod text_batch;
 pub mod trainer;
 
 pub use error::{Result, TrainerError};

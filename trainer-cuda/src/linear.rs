@@ -94,7 +94,7 @@ impl<D: Device> Linear<D> {
     ) {
         if let (Some(lora), Some(h)) = (self.lora, h) {
             let x = lora.drop(device, scratch, x, n_tokens * self.in_features);
-            device.lora_forward_h(h, x, &trained[lora.a].weight, n_tokens);
+            device.lora_down(h, x, &trained[lora.a].weight, n_tokens);
         }
     }
 

@@ -111,7 +111,8 @@ impl<'a, D: Device> Loader<'a, D> {
     pub fn parameter(&mut self, name: &str, rows: usize, cols: usize) -> Result<Parameter<D>> {
         let tensor = self.base.stored(name)?;
         let (shape, expected) = (tensor.shape(), if rows == 1 { &[cols][..] } else { &[rows, cols] });
-        if shape != expected {
+        // A table of one row (token types) is a matrix on disk.
+        if shape != expected && shape != [rows, cols] {
             return Err(TrainerError::Corrupt {
                 path: self.base.path().to_owned(),
                 what: format!("tensor `{name}` has shape {shape:?}, the configuration wants {expected:?}"),

@@ -56,7 +56,7 @@ pub struct PlanOptions {
 pub struct MemoryPlan {
     /// In the order of allocation.
     pub buffers: Vec<PlannedBuffer>,
-    /// Rows of logits held at a time.
+    /// Rows of logits held at a time; 0 for an encoder.
     pub chunk_rows: usize,
     /// Names of the sets of block activations, a set for each block or one that all share: `layers.3`.
     pub activation_sets: Vec<String>,
@@ -160,7 +160,7 @@ impl MemoryPlan {
         self.buffers.iter().find(|buffer| buffer.name == name)
     }
 
-    fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {
+    pub(crate) fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {
         self.buffers.push(PlannedBuffer { name, shape: shape.to_vec(), kind });
     }
 

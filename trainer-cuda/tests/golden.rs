@@ -6,7 +6,7 @@
 
 mod golden_set;
 
-use golden_set::{Bounds, Golden, Row, find};
+use golden_set::{Bounds, Golden, Row, decoders};
 use trainer_cuda::batch::{Forest, TokenExample};
 use trainer_cuda::config::{LoraConfig, TrainConfig};
 use trainer_cuda::cpu::Cpu;
@@ -28,7 +28,7 @@ const PACKED: f64 = 1e-5; // relative
 #[test]
 fn losses_gradients_and_trajectories_equal_hugging_face() {
     let mut report = golden_set::Report::new();
-    for golden in find() {
+    for golden in decoders() {
         check(&golden, &mut report);
     }
     report.finish();

@@ -3,7 +3,7 @@
 
 mod golden_set;
 
-use golden_set::{Bounds, Golden, Report, Row, find};
+use golden_set::{Bounds, Golden, Report, Row, decoders};
 use serde_json::Value;
 use trainer_cuda::config::{LoraConfig, TrainConfig};
 use trainer_cuda::cpu::Cpu;
@@ -22,7 +22,7 @@ const REWARD: f64 = 1e-5; // absolute; beta times what log-probabilities of up t
 #[test]
 fn losses_rewards_gradients_and_trajectories_equal_hugging_face() {
     let mut report = Report::new();
-    for golden in find() {
+    for golden in decoders() {
         check(&golden, &mut report);
     }
     report.finish();

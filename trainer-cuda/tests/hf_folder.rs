@@ -250,7 +250,7 @@ fn a_config_that_cannot_be_trained_says_why() {
         (
             json!({ "architectures": ["MambaForCausalLM"] }),
             "`m/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM, Qwen2ForCausalLM, \
-             Qwen3ForCausalLM"
+             Qwen3ForCausalLM, BertModel, XLMRobertaModel, JinaEmbeddingsV3Model"
                 .to_owned(),
         ),
         (json!({ "hidden_size": null }), "`m/config.json` lacks `hidden_size`".to_owned()),

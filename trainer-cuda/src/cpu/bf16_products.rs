@@ -34,13 +34,14 @@ bf16_level! {
         depth: usize,
     );
 
-    // Packs columns of pair panels: pairs of rows, from row `k_start` on, of sixteen columns from pair `first` on.
+    // Packs columns of pair panels, from pair `first` on: pairs of rows, from row `k_start` on.
     fn pack_pair_columns(
-        packed: &mut [Lanes],   // [depth] words
-        panels: &[Pairs],       // [rows / 16, n_pairs]
+        packed: &mut [Lanes], // [n_panels, depth] words
+        panels: &[Pairs],     // [rows / 16, n_pairs]
         n_pairs: usize,
         first: usize,
         k_start: usize,
+        depth: usize,
     );
 }
 
@@ -50,8 +51,11 @@ mod x86 {
 
     use super::super::gemm::Operand;
     use super::super::gemm_tiles::{Multiply, Panels, Rows, Target, tiles};
-    use super::super::simd::{LANES, Lanes, Pairs};
+    use super::super::simd::{LANES, Lanes, Pairs, prefetch};
     use super::super::simd_x86::Avx512;
+
+    /// Pairs of a panel's columns, or of its rows.
+    const PAIRED: usize = LANES / 2;
 
     struct Bf16;
 
@@ -111,32 +115,40 @@ mod x86 {
         n_pairs: usize,
         first: usize,
         k_start: usize,
+        depth: usize,
     ) {
         // Within 64 bits, two rows of two columns: (a0 a1 b0 b1) to (a0 b0 a1 b1).
         let transpose_two = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-        let count = (n_pairs - first).min(LANES / 2);
-        // Sixteen rows are eight pairs of k.
-        for (block, packed) in packed.chunks_mut(LANES / 2).enumerate() {
-            let panel = &panels[(k_start / LANES + block) * n_pairs + first..][..count];
-            let mut v = [_mm512_setzero_si512(); LANES / 2];
-            for (v, pairs) in v.iter_mut().zip(panel) {
-                // SAFETY: 64 bytes.
-                let pairs = unsafe { _mm512_load_si512(pairs.0.as_ptr().cast()) };
-                *v = _mm512_shuffle_epi8(pairs, transpose_two);
+        // Eight by eight of 64 bits: three rounds of a perfect shuffle.
+        let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+        let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+        let width = packed.len() / depth * PAIRED;
+        let columns = |k: usize| &panels[k / LANES * n_pairs..][first..n_pairs.min(first + width)];
+        // Sixteen rows are eight words.
+        for word in (0..depth).step_by(PAIRED) {
+            let k = k_start + 2 * word;
+            if word + PAIRED < depth {
+                let next = columns(k + LANES);
+                prefetch(next.as_ptr(), next.len());
             }
-            // Eight by eight of 64 bits: three rounds of a perfect shuffle.
-            let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-            let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-            for _ in 0..3 {
-                let old = v;
-                for i in 0..4 {
-                    v[2 * i] = _mm512_permutex2var_epi64(old[i], low, old[i + 4]);
-                    v[2 * i + 1] = _mm512_permutex2var_epi64(old[i], high, old[i + 4]);
+            for (panel, columns) in columns(k).chunks(PAIRED).enumerate() {
+                let mut v = [_mm512_setzero_si512(); PAIRED];
+                for (v, pairs) in v.iter_mut().zip(columns) {
+                    // SAFETY: 64 bytes.
+                    let pairs = unsafe { _mm512_load_si512(pairs.0.as_ptr().cast()) };
+                    *v = _mm512_shuffle_epi8(pairs, transpose_two);
                 }
-            }
-            for (packed, v) in packed.iter_mut().zip(v) {
-                // SAFETY: 64 bytes.
-                unsafe { _mm512_store_si512(packed.0.as_mut_ptr().cast(), v) };
+                for _ in 0..3 {
+                    let old = v;
+                    for i in 0..PAIRED / 2 {
+                        v[2 * i] = _mm512_permutex2var_epi64(old[i], low, old[i + PAIRED / 2]);
+                        v[2 * i + 1] = _mm512_permutex2var_epi64(old[i], high, old[i + PAIRED / 2]);
+                    }
+                }
+                for (packed, v) in packed[panel * depth..][word..depth.min(word + PAIRED)].iter_mut().zip(v) {
+                    // SAFETY: 64 bytes.
+                    unsafe { _mm512_store_si512(packed.0.as_mut_ptr().cast(), v) };
+                }
             }
         }
     }

@@ -24,6 +24,8 @@ const A_WORDS: usize = 1 << 20;
 const A_DEPTH: usize = 2048;
 /// Rows of A farther apart than this are packed: eight of them would share cache sets and pages' entries.
 const FAR: usize = 16 * 1024;
+/// Up to this depth (the rank of an update) C is most of the traffic: it is walked row by row, past all of B at once.
+const THIN: usize = 32;
 /// Vectors of products that make a task: some 5 us, several times what handing it to a thread costs.
 const TASK: usize = 20_000;
 
@@ -167,7 +169,8 @@ unsafe impl<T> Sync for Shared<T> {}
 /// Rows of A times all columns of B, over one piece of K.
 fn multiply(cpu: &Cpu, a: Rows, b: Factor<'_>, block: Block, target: Target) {
     let Block { n_rows, n, k_start, depth, pairs } = block;
-    let panels = b.group_panels();
+    let is_thin = depth <= THIN;
+    let panels = if is_thin { K_BLOCK * PANELS / THIN } else { b.group_panels() };
     let longest = K_BLOCK * PANELS / panels;
     let k_block = depth.div_ceil(depth.div_ceil(longest)).next_multiple_of(b.k_multiple());
 
@@ -199,10 +202,16 @@ fn multiply(cpu: &Cpu, a: Rows, b: Factor<'_>, block: Block, target: Target) {
                     // SAFETY: row and column are inside C.
                     let c = unsafe { target.c.add(row * target.row_stride + column * target.col_stride) };
                     let target = Target { c, n_rows, n_cols, accumulate, ..*target };
-                    let a = a.at(row, k_offset);
-                    match pairs {
-                        true => bf16_products::multiply_tiles(cpu.simd, a, b, k_block, &target),
-                        false => multiply_tiles(cpu.simd, a, b, k_block, &target),
+                    let strip = if is_thin { LANES } else { n_rows };
+                    for first in (0..n_rows).step_by(strip) {
+                        let a = a.at(row + first, k_offset);
+                        // SAFETY: as above.
+                        let c = unsafe { target.c.add(first * target.row_stride) };
+                        let target = Target { c, n_rows: strip.min(n_rows - first), ..target };
+                        match pairs {
+                            true => bf16_products::multiply_tiles(cpu.simd, a, b, k_block, &target),
+                            false => multiply_tiles(cpu.simd, a, b, k_block, &target),
+                        }
                     }
                 }
             }

@@ -109,7 +109,10 @@ fn sums_of<S: Simd, const C: usize>(sums: &mut [S::V], a: &[&[f32]; ROWS], b: &[
     let a_whole: [_; ROWS] = std::array::from_fn(|r| &a[r].as_chunks::<LANES>().0[..whole]);
     let b_whole: [_; C] = std::array::from_fn(|i| &b[i].as_chunks::<LANES>().0[..whole]);
     for p in 0..whole {
-        let a: [S::V; ROWS] = std::array::from_fn(|r| S::load(&a_whole[r][p]));
+        let mut a = [S::splat(0.0); ROWS];
+        for r in 0..ROWS {
+            a[r] = S::load(&a_whole[r][p]);
+        }
         for i in 0..C {
             let b = S::load(&b_whole[i][p]);
             for r in 0..ROWS {

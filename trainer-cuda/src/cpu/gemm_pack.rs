@@ -4,12 +4,14 @@ use super::bf16_products;
 use super::gemm::{Operand, PANELS};
 use super::gemm_tiles::Panels;
 use super::matrix::{Matrix, Storage};
-use super::simd::{LANES, Lanes, Pairs, Simd, SimdLevel, dispatch};
+use super::simd::{LANES, Lanes, Pairs, Simd, SimdLevel, dispatch, prefetch};
 use super::transpose::{rows_to_lanes, square};
 use crate::formats::BlockType;
 
 /// Values of a row of blocks that are decoded at a time: the largest block.
 const DECODED: usize = 256;
+/// Pairs of columns of a panel.
+const PAIRED: usize = LANES / 2;
 
 /// The factor B, `[k, n]`.
 #[derive(Clone, Copy)]
@@ -147,63 +149,97 @@ fn pack_simd<S: Simd>(
     k_start: usize,
     depth: usize,
 ) {
-    let (weight, transposed) = match factor {
+    let n_panels = packed.len() / depth;
+    match factor {
         Factor::Values(operand) => {
             for (panel, packed) in packed.chunks_exact_mut(depth).enumerate() {
                 let first = column + panel * LANES;
                 pack_rows_simd::<S>(packed, operand, first, n - first, k_start);
             }
-            return;
         }
-        Factor::WeightRows(weight) => (weight, false),
-        Factor::WeightColumns(weight) => (weight, true),
-    };
-    if let (Storage::Blocks { block, bytes }, true) = (&weight.storage, transposed) {
-        return pack_block_columns(packed, *block, bytes, weight.cols, column, k_start, depth);
-    }
-    for (panel, packed) in packed.chunks_exact_mut(depth).enumerate() {
-        let first = column + panel * LANES;
-        let count = (n - first).min(LANES);
-        match (&weight.storage, transposed) {
-            (Storage::Panels(panels), true) => {
-                let vector = |k: usize, column: usize| S::load(&panels.as_slice()[k / LANES * n + column].0);
-                columns_to_lanes::<S>(packed, k_start, |k, v| {
-                    (0..count).for_each(|i| v[i] = vector(k, first + i));
-                });
-            }
-            (Storage::PairPanels { pairs: panels, .. }, true) if pairs => {
-                let (depth, panels) = (n.div_ceil(2), panels.as_slice());
-                bf16_products::pack_pair_columns(level, packed, panels, depth, first / 2, 2 * k_start);
-            }
-            (Storage::PairPanels { pairs: panels, .. }, true) => {
-                let (depth, panels) = (n.div_ceil(2), panels.as_slice());
-                columns_to_lanes::<S>(packed, k_start, |k, v| {
-                    let columns = &panels[k / LANES * depth + first / 2..][..count.div_ceil(2)];
-                    for (i, pairs) in columns.iter().enumerate() {
-                        (v[2 * i], v[2 * i + 1]) = S::widen(&pairs.0);
+        Factor::WeightRows(weight) => {
+            for (panel, packed) in packed.chunks_exact_mut(depth).enumerate() {
+                let first = column + panel * LANES;
+                match &weight.storage {
+                    Storage::PairPanels { pairs, .. } => {
+                        let start = first / LANES * weight.cols.div_ceil(2) + k_start / 2;
+                        widen_pairs::<S>(packed, &pairs.as_slice()[start..]);
                     }
+                    Storage::Blocks { block, bytes } => {
+                        let count = (n - first).min(LANES);
+                        pack_block_rows::<S>(packed, *block, bytes, weight.cols, first, count, k_start);
+                    }
+                    Storage::Panels(_) | Storage::Rows(_) => unreachable!("multiplied in place, or as values"),
+                }
+            }
+        }
+        Factor::WeightColumns(weight) => match &weight.storage {
+            Storage::Panels(panels) => {
+                let (panels, width) = (panels.as_slice(), n_panels * LANES);
+                let vectors = |k: usize| &panels[k / LANES * n..][column..n.min(column + width)];
+                columns_to_lanes::<S, _, LANES>(packed, depth, k_start, Lanes::ZERO, vectors, |vectors, v| {
+                    (0..LANES).for_each(|i| v[i] = S::load(&vectors[i].0));
                 });
             }
-            (Storage::PairPanels { pairs: panels, .. }, false) => {
-                let start = first / LANES * weight.cols.div_ceil(2) + k_start / 2;
-                widen_pairs::<S>(packed, &panels.as_slice()[start..]);
+            Storage::PairPanels { pairs: panels, .. } if pairs => {
+                let (n_pairs, first) = (n.div_ceil(2), column / 2);
+                bf16_products::pack_pair_columns(level, packed, panels.as_slice(), n_pairs, first, 2 * k_start, depth);
             }
-            (Storage::Blocks { block, bytes }, false) => {
-                pack_block_rows::<S>(packed, *block, bytes, weight.cols, first, count, k_start);
+            Storage::PairPanels { pairs: panels, .. } => {
+                let (panels, n_pairs, width) = (panels.as_slice(), n.div_ceil(2), n_panels * PAIRED);
+                let first = column / 2;
+                let vectors = |k: usize| &panels[k / LANES * n_pairs..][first..n_pairs.min(first + width)];
+                columns_to_lanes::<S, _, PAIRED>(packed, depth, k_start, Pairs::ZERO, vectors, |vectors, v| {
+                    (0..PAIRED).for_each(|i| (v[2 * i], v[2 * i + 1]) = S::widen(&vectors[i].0));
+                });
             }
-            _ => unreachable!("panels of rows are multiplied in place, rows are values"),
-        }
+            Storage::Blocks { block, bytes } => {
+                pack_block_columns(packed, *block, bytes, weight.cols, column, k_start, depth);
+            }
+            Storage::Rows(_) => unreachable!("rows are values"),
+        },
     }
 }
 
-/// Packs from panels whose lanes are k: `read(k, v)` gives the vectors of `k..k + 16`, one a column.
+/// Packs from panels whose lanes are k: `vectors(k)` are those of `k..k + 16`, column after column, and `load` turns `N`
+/// of them into those of sixteen columns.
 #[inline(always)]
-fn columns_to_lanes<S: Simd>(packed: &mut [Lanes], k_start: usize, read: impl Fn(usize, &mut [S::V; LANES])) {
-    for (block, packed) in packed.chunks_mut(LANES).enumerate() {
-        let mut v = [S::splat(0.0); LANES];
-        read(k_start + block * LANES, &mut v);
-        for (packed, v) in packed.iter_mut().zip(square::<S>(v)) {
-            S::store(&mut packed.0, v);
+fn columns_to_lanes<'a, S: Simd, T: Copy + 'a, const N: usize>(
+    packed: &mut [Lanes], // [panels, depth]
+    depth: usize,
+    k_start: usize,
+    zero: T,
+    vectors: impl Fn(usize) -> &'a [T],
+    load: impl Fn(&[T; N], &mut [S::V; LANES]),
+) {
+    let (n_panels, end) = (packed.len() / depth, k_start + depth);
+    for k in (k_start..end).step_by(LANES) {
+        if k + LANES < end {
+            // The next rows lie far away, where the processor does not look by itself.
+            let next = vectors(k + LANES);
+            prefetch(next.as_ptr(), next.len());
+        }
+        let vectors = vectors(k);
+        for panel in 0..n_panels {
+            let columns = &vectors[panel * N..];
+            let mut padded = [zero; N];
+            let columns = columns.first_chunk().unwrap_or_else(|| {
+                padded[..columns.len()].copy_from_slice(columns);
+                &padded
+            });
+            let mut v = [S::splat(0.0); LANES];
+            load(columns, &mut v);
+            let v = square::<S>(v);
+            let packed = &mut packed[panel * depth + k - k_start..][..LANES.min(end - k)];
+            // Of constant length, the loop is sixteen stores, and the vectors stay in registers.
+            match packed.first_chunk_mut::<LANES>() {
+                Some(packed) => (0..LANES).for_each(|i| S::store(&mut packed[i].0, v[i])),
+                None => {
+                    let mut whole = [Lanes::ZERO; LANES];
+                    (0..LANES).for_each(|i| S::store(&mut whole[i].0, v[i]));
+                    packed.copy_from_slice(&whole[..packed.len()]);
+                }
+            }
         }
     }
 }

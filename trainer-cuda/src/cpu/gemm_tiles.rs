@@ -1,7 +1,7 @@
 //! The register tiles of [`super::gemm`].
 
 use super::gemm::PANELS;
-use super::simd::{LANES, Simd, dispatch};
+use super::simd::{LANES, Simd, dispatch, prefetch};
 
 /// Rows of A as the tiles read them: words of one f32, or of two bf16.
 #[derive(Clone, Copy)]
@@ -116,6 +116,15 @@ fn tile<S: Simd, M: Multiply<S>, const R: usize, const N: usize>(
     let first = a.data.wrapping_add(row / LANES * a.sixteen + row % LANES * a.row_stride);
     let a_rows: [*const f32; R] = std::array::from_fn(|r| first.wrapping_add(r * a.row_stride));
     let b_panels: [*const f32; N] = std::array::from_fn(|n| b.data.wrapping_add(n * b.panel_stride));
+    let n_cols = target.n_cols - panel * LANES;
+    // SAFETY: row and panel are inside the target, which the caller owns.
+    let c = unsafe { target.c.add(row * target.row_stride + panel * LANES * target.col_stride) };
+    if target.accumulate && target.col_stride == 1 {
+        for r in 0..R {
+            prefetch(c.wrapping_add(r * target.row_stride), n_cols.min(N * LANES));
+        }
+    }
+
     let mut sums = [[S::splat(0.0); N]; R];
     let (mut at_a, mut at_b) = (0, 0);
     for _ in 0..depth {
@@ -133,37 +142,46 @@ fn tile<S: Simd, M: Multiply<S>, const R: usize, const N: usize>(
         }
         (at_a, at_b) = (at_a + a.k_stride, at_b + b.k_stride);
     }
-    let n_cols = target.n_cols - panel * LANES;
-    // SAFETY: row and panel are inside the target, which the caller owns.
-    let c = unsafe { target.c.add(row * target.row_stride + panel * LANES * target.col_stride) };
-    for (r, sums) in sums.iter().enumerate() {
-        for (n, &sum) in sums.iter().enumerate() {
-            let width = (n_cols - n * LANES).min(LANES);
-            // SAFETY: as above.
-            let c = unsafe { c.add(r * target.row_stride + n * LANES * target.col_stride) };
-            // SAFETY: `width` columns of that row are in the target, and no one else writes them.
-            unsafe { write::<S>(c, sum, width, target) };
+
+    let alpha = S::splat(target.alpha);
+    if target.col_stride == 1 && n_cols >= N * LANES {
+        for r in 0..R {
+            for n in 0..N {
+                // SAFETY: sixteen columns of that row are in the target, and no one else writes them.
+                let c: &mut [f32; LANES] = unsafe { &mut *c.add(r * target.row_stride + n * LANES).cast() };
+                let sum = sums[r][n];
+                S::store(c, if target.accumulate { S::mul_add(alpha, sum, S::load(c)) } else { S::mul(alpha, sum) });
+            }
+        }
+        return;
+    }
+    let mut values = [[[0.0; LANES]; N]; R];
+    let place = |r: usize, column: usize| c.wrapping_add(r * target.row_stride + column * target.col_stride);
+    if target.accumulate {
+        // SAFETY: `R` rows of `n_cols` columns are in the target, and no one else writes them.
+        each_value(&mut values, n_cols, |r, column, value| *value = unsafe { *place(r, column) });
+    }
+    for r in 0..R {
+        for n in 0..N {
+            let (sum, old) = (sums[r][n], S::load(&values[r][n]));
+            let new = if target.accumulate { S::mul_add(alpha, sum, old) } else { S::mul(alpha, sum) };
+            S::store(&mut values[r][n], new);
         }
     }
+    // SAFETY: as above.
+    each_value(&mut values, n_cols, |r, column, value| unsafe { *place(r, column) = *value });
 }
 
-/// # Safety
-/// `width` columns from `c` on are the caller's.
+/// Calls `visit(row, column, value)` for the first `n_cols` columns of a tile.
 #[inline(always)]
-unsafe fn write<S: Simd>(c: *mut f32, sum: S::V, width: usize, target: &Target) {
-    let alpha = S::splat(target.alpha);
-    let update = |old: S::V| if target.accumulate { S::mul_add(alpha, sum, old) } else { S::mul(alpha, sum) };
-    if target.col_stride == 1 && width == LANES {
-        // SAFETY: the caller's promise.
-        let c: &mut [f32; LANES] = unsafe { &mut *c.cast() };
-        return S::store(c, update(S::load(c)));
+fn each_value<const R: usize, const N: usize>(
+    values: &mut [[[f32; LANES]; N]; R],
+    n_cols: usize,
+    visit: impl Fn(usize, usize, &mut f32),
+) {
+    for column in 0..n_cols.min(N * LANES) {
+        for (r, values) in values.iter_mut().enumerate() {
+            visit(r, column, &mut values[column / LANES][column % LANES]);
+        }
     }
-    let mut values = [0.0; LANES];
-    // SAFETY: the caller's promise.
-    let value = |i| unsafe { &mut *c.add(i * target.col_stride) };
-    if target.accumulate {
-        (0..width).for_each(|i| values[i] = *value(i));
-    }
-    values = S::to_array(update(S::load(&values)));
-    (0..width).for_each(|i| *value(i) = values[i]);
 }

@@ -17,12 +17,12 @@ pub(super) fn forward(
 ) {
     assert_eq!(a.rows, b.cols, "rank of a and b");
     let (rank, out) = (a.rows, b.rows);
-    forward_h(cpu, h, x, a, n_tokens);
+    down(cpu, h, x, a, n_tokens);
     let product = Product { alpha: scaling, accumulate: true, ..Product::new(n_tokens, out, rank) };
     gemm(cpu, y, Operand::k_contiguous(h, rank), Factor::rows_of(b), product);
 }
 
-pub(super) fn forward_h(cpu: &Cpu, h: &mut [f32], x: &[f32], a: &Matrix, n_tokens: usize) {
+pub(super) fn down(cpu: &Cpu, h: &mut [f32], x: &[f32], a: &Matrix, n_tokens: usize) {
     let (rank, inp) = (a.rows, a.cols);
     match rank < FEW {
         true => gemm_dot::product(cpu, h, x, a.values(), [n_tokens, rank, inp], inp, 1.0),

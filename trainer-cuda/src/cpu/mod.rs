@@ -370,8 +370,8 @@ impl Device for Cpu {
         lora::forward(self, y, h, x, a, b, scaling, n_tokens);
     }
 
-    fn lora_forward_h(&self, h: &mut Vec<f32>, x: &Vec<f32>, a: &Matrix, n_tokens: usize) {
-        lora::forward_h(self, h, x, a, n_tokens);
+    fn lora_down(&self, h: &mut Vec<f32>, x: &Vec<f32>, a: &Matrix, n_tokens: usize) {
+        lora::down(self, h, x, a, n_tokens);
     }
 
     fn lora_backward(

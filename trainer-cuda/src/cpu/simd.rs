@@ -25,10 +25,27 @@ pub(super) fn flat(lanes: &[Lanes]) -> &[f32] {
     unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
 }
 
+/// Asks for `len` values that will be read soon.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: *const T, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len * size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it has no effect but on caches.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.cast::<i8>().wrapping_add(line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, len);
+}
+
 /// Sixteen pairs of bf16, as many bytes as [`Lanes`].
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Pairs(pub(super) [[bf16; 2]; LANES]);
+
+impl Pairs {
+    pub(super) const ZERO: Pairs = Pairs([[bf16::ZERO; 2]; LANES]);
+}
 
 // SAFETY: floats of any bits, aligned to 64 bytes.
 unsafe impl Plain for Lanes {}

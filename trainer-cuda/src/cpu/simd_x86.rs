@@ -111,6 +111,24 @@ impl Simd for Avx512 {
             (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)), _mm512_castsi512_ps(odd))
         })
     }
+
+    #[inline(always)]
+    fn read(from: &[f32]) -> __m512 {
+        // SAFETY: the mask leaves out what lies behind the slice.
+        intrinsics!(_mm512_maskz_loadu_ps(first_lanes(from.len()), from.as_ptr()))
+    }
+
+    #[inline(always)]
+    fn write(to: &mut [f32], v: __m512) {
+        // SAFETY: as above.
+        intrinsics!(_mm512_mask_storeu_ps(to.as_mut_ptr(), first_lanes(to.len()), v))
+    }
+}
+
+/// A bit for each lane that a slice of `len` values has.
+#[inline(always)]
+fn first_lanes(len: usize) -> u16 {
+    if len < LANES { (1 << len) - 1 } else { u16::MAX }
 }
 
 impl Simd for Avx2 {

@@ -27,6 +27,13 @@ pub(super) fn rows_to_lanes<'a, S: Simd>(
     for start in (0..len).step_by(LANES) {
         let width = LANES.min(len - start);
         let mut v = [S::splat(0.0); LANES];
+        // Of constant length, the loops are sixteen loads and stores, and the vectors stay in registers.
+        if n_rows >= LANES && width == LANES {
+            (0..LANES).for_each(|r| v[r] = S::read(&row(r)[start..start + LANES]));
+            let v = square::<S>(v);
+            (0..LANES).for_each(|p| S::store(&mut columns[(start + p) * stride].0, v[p]));
+            continue;
+        }
         for (r, v) in v.iter_mut().enumerate().take(n_rows) {
             *v = S::read(&row(r)[start..start + width]);
         }

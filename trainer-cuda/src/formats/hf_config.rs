@@ -9,8 +9,9 @@ use super::{check_heads, corrupt, missing, unsupported};
 use crate::config::{DecoderConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
 
-/// Decoders that are read, for the message about one that is not.
-const SUPPORTED: &str = "LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
+/// Models that are read, for the message about one that is not.
+const SUPPORTED: &str = "LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, BertModel, XLMRobertaModel, \
+                         JinaEmbeddingsV3Model";
 
 /// What tells the architectures apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

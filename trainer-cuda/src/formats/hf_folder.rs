@@ -8,12 +8,14 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde_json::Value;
 
-use super::tokenizer::TextTokenizer;
+use super::hf_encoder_tensors::Place;
+use super::sentence_files::SentenceModules;
+use super::tokenizer::{self, TextTokenizer};
 use super::{
-    BlockType, Opened, Source, StoredTensor, corrupt, hf_config, io, map_file, map_sha256, missing, read_file,
-    sha256_hex, unsupported,
+    BlockType, Opened, Source, StoredTensor, corrupt, hf_config, hf_encoder_config, hf_encoder_tensors, io, map_file,
+    map_sha256, missing, read_file, sha256_hex, unsupported,
 };
-use crate::config::ModelConfig;
+use crate::config::{EncoderConfig, ModelConfig};
 use crate::error::Result;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -28,20 +30,30 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
     let config_bytes = read_file(&path)?;
     let config_json =
         serde_json::from_slice(&config_bytes).map_err(|err| corrupt(&path, format!("not JSON: {err}")))?;
-    let config = hf_config::parse(&config_json, &path)?;
+    let config = match hf_encoder_config::is_encoder(&config_json) {
+        true => {
+            let sentence = SentenceModules::read(dir)?;
+            let tokenizer_max_length = tokenizer::model_max_length(dir)?;
+            ModelConfig::Encoder(hf_encoder_config::parse(&config_json, &path, &sentence, tokenizer_max_length)?)
+        }
+        false => ModelConfig::Decoder(hf_config::parse(&config_json, &path)?),
+    };
     let tokenizer = TextTokenizer::from_folder(dir)?;
     let shards = shard_names(dir)?.iter().map(|name| Shard::open(dir, name)).collect::<Result<Vec<_>>>()?;
-    Ok((
-        ModelConfig::Decoder(config),
-        tokenizer,
-        Box::new(HfFolder { dir: dir.to_owned(), config_bytes, config_json, shards }),
-    ))
+    let encoder = match &config {
+        ModelConfig::Encoder(config) => Some(config.clone()),
+        ModelConfig::Decoder(_) => None,
+    };
+    let folder = HfFolder { dir: dir.to_owned(), config_bytes, config_json, encoder, shards };
+    Ok((config, tokenizer, Box::new(folder)))
 }
 
 struct HfFolder {
     dir: PathBuf,
     config_bytes: Vec<u8>,
     config_json: Value,
+    /// `None` for a decoder.
+    encoder: Option<EncoderConfig>,
     shards: Vec<Shard>, // sorted by name
 }
 
@@ -55,9 +67,24 @@ struct Shard {
 
 impl Source for HfFolder {
     fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>> {
-        let found = self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(hf_name)?)));
-        let (shard, info) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
-        let (start, end) = info.data_offsets;
+        let places = match &self.encoder {
+            Some(encoder) => hf_encoder_tensors::places(encoder.names, hf_name),
+            None => vec![Place { name: hf_name.to_owned(), block: None }],
+        };
+        let found = places.iter().find_map(|place| {
+            self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(&place.name)?, place.block)))
+        });
+        let (shard, info, part) = found.ok_or_else(|| missing(&self.dir, format!("tensor `{hf_name}`")))?;
+        let (mut start, mut end) = info.data_offsets;
+        let mut shape = info.shape.clone();
+        if let Some((i, n)) = part {
+            if shape.is_empty() || !shape[0].is_multiple_of(n) {
+                return Err(corrupt(&shard.path, format!("tensor of `{hf_name}` has shape {shape:?}, not {n} blocks")));
+            }
+            shape[0] /= n;
+            let len = (end - start) / n;
+            (start, end) = (start + len * i, start + len * (i + 1));
+        }
         let block = match info.dtype {
             Dtype::F32 => BlockType::F32,
             Dtype::F16 => BlockType::F16,
@@ -65,7 +92,7 @@ impl Source for HfFolder {
             dtype => return Err(unsupported(&shard.path, format!("type `{dtype:?}` of tensor `{hf_name}`"))),
         };
         let bytes = shard.data_start + start..shard.data_start + end;
-        Ok(StoredTensor::mapped(info.shape.clone(), block, &shard.map, bytes))
+        Ok(StoredTensor::mapped(shape, block, &shard.map, bytes))
     }
 
     fn sha256(&self) -> Result<String> {
@@ -77,7 +104,10 @@ impl Source for HfFolder {
     }
 
     fn hf_config(&self) -> Value {
-        self.config_json.clone()
+        match &self.encoder {
+            Some(encoder) => hf_encoder_config::native(&self.config_json, encoder),
+            None => self.config_json.clone(),
+        }
     }
 
     fn write_tokenizer_files(&self, _: &TextTokenizer, dir: &Path) -> Result<()> {

@@ -7,9 +7,12 @@ mod gguf_decoder;
 mod gguf_header;
 mod gguf_tokenizer;
 mod hf_config;
+mod hf_encoder_config;
+mod hf_encoder_tensors;
 mod hf_folder;
 mod hub_cache;
 pub mod peft;
+mod sentence_files;
 mod stored;
 pub mod tokenizer;
 
@@ -48,13 +51,14 @@ pub struct BaseModel {
 }
 
 impl BaseModel {
-    /// Opens a Hugging Face folder, a `.gguf` file, or a model of the hub cache by its name (`HuggingFaceTB/SmolLM-135M`).
+    /// Opens a Hugging Face or sentence-transformers folder, a `.gguf` file, or a model of the hub cache by its name (`HuggingFaceTB/SmolLM-135M`).
     /// Weights are mapped, not read.
     ///
     /// # Errors
     /// [`TrainerError::ModelNotFound`] or [`TrainerError::NotInHubCache`] where `path` is none of these; [`TrainerError::Corrupt`], [`TrainerError::Missing`],
     /// [`TrainerError::UnsupportedArchitecture`] or [`TrainerError::Unsupported`] for what it holds.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &sentence_files::transformer_folder(path)?;
         let (config, tokenizer, source) = if path.join("config.json").is_file() {
             hf_folder::open(path)?
         } else if path.is_file() && (path.extension().is_some_and(|e| e == "gguf") || starts_as_gguf(path)) {
@@ -62,7 +66,7 @@ impl BaseModel {
         } else if hub_cache::is_hub_name(path) {
             let cache = hub_cache::folder();
             match hub_cache::snapshot(&cache, path) {
-                Some(snapshot) => hf_folder::open(&snapshot)?,
+                Some(snapshot) => hf_folder::open(&sentence_files::transformer_folder(&snapshot)?)?,
                 None => return Err(TrainerError::NotInHubCache { name: path.display().to_string(), cache }),
             }
         } else {
@@ -119,7 +123,7 @@ impl BaseModel {
         TrainerError::WrongKind { path: self.path.clone(), architecture, is, needs }
     }
 
-    /// The path that was opened.
+    /// The path that was opened; of a sentence-transformers folder, where its transformer lies.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,7 +1,7 @@
 //! Adapters as Hugging Face PEFT writes and reads them, and whole models as transformers does.
 
-use crate::config::LoraConfig;
-use crate::formats::{BaseModel, shortest};
+use crate::config::{LoraConfig, ModelConfig};
+use crate::formats::{BaseModel, sentence_files, shortest};
 use crate::linear::MODULE_NAMES;
 use crate::{Result, TrainerError};
 use half::{bf16, f16};
@@ -24,20 +24,28 @@ pub struct NamedTensor {
     pub data: Vec<f32>, // [rows, cols]
 }
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors`, in f32 as PEFT keeps LoRA weights.
+/// Writes `adapter_config.json` and `adapter_model.safetensors`, in f32 as PEFT keeps LoRA weights; of an encoder also
+/// sentence-transformers' module files.
 ///
 /// # Errors
 /// [`TrainerError::Io`].
 pub fn write_adapter(folder: &Path, base: &BaseModel, lora: &LoraConfig, tensors: &[NamedTensor]) -> Result<()> {
+    let (task_type, modules) = match &base.config {
+        ModelConfig::Decoder(_) => ("CAUSAL_LM", &MODULE_NAMES[..]),
+        ModelConfig::Encoder(config) => {
+            sentence_files::write(folder, config)?;
+            ("FEATURE_EXTRACTION", config.names.module_names())
+        }
+    };
     let config = json!({
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": task_type,
         "base_model_name_or_path": base.path().display().to_string(),
         "inference_mode": true,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": shortest(lora.dropout),
-        "target_modules": lora.target_modules.select(&MODULE_NAMES)?,
+        "target_modules": lora.target_modules.select(modules)?,
         "use_rslora": lora.use_rslora,
         "use_dora": false,
         "bias": "none",
@@ -54,7 +62,8 @@ pub fn write_adapter(folder: &Path, base: &BaseModel, lora: &LoraConfig, tensors
     write_tensors(&folder.join("adapter_model.safetensors"), entries, Dtype::F32)
 }
 
-/// Writes `config.json` and `model.safetensors`, in the precision that the base's configuration names (f32 where none).
+/// Writes `config.json` and `model.safetensors`, in the precision that the base's configuration names (f32 where none);
+/// of an encoder also sentence-transformers' module files, and the base's pooler, which no text embedding reads.
 ///
 /// # Errors
 /// [`TrainerError::Io`].
@@ -66,12 +75,20 @@ pub fn write_model(folder: &Path, base: &BaseModel, tensors: &[NamedTensor]) -> 
         _ => Dtype::F32,
     };
     write_json(&folder.join("config.json"), &config)?;
-    let entries = tensors.iter().map(|tensor| {
-        // A norm's weight is a vector in the model's file.
-        let shape = if tensor.shape[0] == 1 { vec![tensor.shape[1]] } else { tensor.shape.to_vec() };
+    let mut untouched = Vec::new();
+    if let ModelConfig::Encoder(config) = &base.config {
+        sentence_files::write(folder, config)?;
+        let pooler = ["pooler.dense.weight", "pooler.dense.bias"].map(String::from);
+        untouched.extend(pooler.into_iter().filter_map(|name| base.tensor(&name).ok().map(|tensor| (name, tensor))));
+    }
+    let trained = tensors.iter().map(|tensor| {
+        // A norm's weight and a bias are vectors in the model's file; a table of one row (token types) is not.
+        let is_vector = tensor.shape[0] == 1 && !tensor.name.ends_with("embeddings.weight");
+        let shape = if is_vector { vec![tensor.shape[1]] } else { tensor.shape.to_vec() };
         (tensor.name.clone(), shape, tensor.data.as_slice())
     });
-    write_tensors(&folder.join("model.safetensors"), entries, dtype)
+    let untouched = untouched.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.data.as_slice()));
+    write_tensors(&folder.join("model.safetensors"), trained.chain(untouched), dtype)
 }
 
 /// Reads an adapter's tensors by their names in the base model.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
 use super::chat::{self, ChatMessage};
 use super::{corrupt, missing, read_file, write_file};
@@ -91,6 +91,25 @@ impl TextTokenizer {
     pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|err| refused(err.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of a text, no more than `max_length` of them, as Hugging Face's `tok(text, truncation=True)`: where the
+    /// text is longer its end is cut, and the special tokens that follow it stay. True where it was cut.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`]; [`TrainerError::Config`] where `max_length` leaves no room for text.
+    pub fn encode_within(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, bool)> {
+        let n_special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if max_length <= n_special {
+            let what =
+                format!("`max_length` {max_length} leaves no room beside the {n_special} special tokens of a text");
+            return Err(TrainerError::Config(what));
+        }
+        let mut content = self.tokenizer.encode_fast(text, false).map_err(|err| refused(err.to_string()))?;
+        let cut = content.len() > max_length - n_special;
+        content.truncate(max_length - n_special, 0, TruncationDirection::Right);
+        let whole = self.tokenizer.post_process(content, None, true).map_err(|err| refused(err.to_string()))?;
+        Ok((whole.get_ids().to_vec(), cut))
     }
 
     /// The text of token ids, special tokens included; bytes that are no UTF-8 become U+FFFD.
@@ -215,8 +234,14 @@ fn refused(what: String) -> TrainerError {
     TrainerError::Encode { index: 0, what }
 }
 
+/// Longest text in tokens that `tokenizer_config.json` states; some state 10^30, for none.
+pub(super) fn model_max_length(dir: &Path) -> Result<Option<usize>> {
+    let stated = optional_json(&dir.join("tokenizer_config.json"))?["model_max_length"].as_f64();
+    Ok(stated.filter(|&length| (1.0..1e9).contains(&length)).map(|length| length as usize))
+}
+
 /// `null` where there is no such file.
-fn optional_json(path: &Path) -> Result<Value> {
+pub(super) fn optional_json(path: &Path) -> Result<Value> {
     if !path.is_file() {
         return Ok(Value::Null);
     }

@@ -2,11 +2,14 @@
 //!
 //! The loop around them, [`Trainer`](crate::trainer::Trainer), knows none of this.
 
+mod distance;
 mod dpo;
 mod sft;
+mod triplet;
 
 pub use dpo::{Dpo, PairExample};
 pub use sft::Sft;
+pub use triplet::{TripletExample, Triplets};
 
 use crate::batch::{Budget, Forest, TokenExample};
 use crate::config::ModelConfig;

@@ -14,9 +14,6 @@ use trainer_cuda::method::Method;
 use trainer_cuda::schedule::{LearningRate, Schedule};
 use trainer_cuda::trainer::Trainer;
 
-/// Models of the set that have no SFT: text encoders.
-const ENCODERS: [&str; 3] = ["bert", "jina_v3", "xlm_roberta"];
-
 /// One model of the set.
 pub(crate) struct Golden {
     pub(crate) name: String,
@@ -33,8 +30,18 @@ pub(crate) struct ReferenceStep {
     pub(crate) learning_rate: f64,
 }
 
-/// Every decoder of the folder. Prints the folder.
-pub(crate) fn find() -> Vec<Golden> {
+/// Every causal language model of the set.
+pub(crate) fn decoders() -> impl Iterator<Item = Golden> {
+    all().filter(|golden| golden.base.decoder().is_ok())
+}
+
+/// Every text embedding model of the set.
+pub(crate) fn encoders() -> impl Iterator<Item = Golden> {
+    all().filter(|golden| golden.base.encoder().is_ok())
+}
+
+/// Prints the folder. A model that does not open fails the test: nothing of the set goes unchecked.
+fn all() -> impl Iterator<Item = Golden> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
     let folder = std::env::var_os("TUNESMITH_GOLDEN").map_or(fixtures, PathBuf::from);
     println!("golden set: {}", folder.display());
@@ -45,21 +52,17 @@ pub(crate) fn find() -> Vec<Golden> {
         .collect();
     models.sort();
     assert!(!models.is_empty(), "no model with a ref.json in `{}`", folder.display());
-    models.iter().filter_map(|path| Golden::open(path)).collect()
+    models.into_iter().map(|path| Golden::open(&path))
 }
 
 impl Golden {
-    /// `None` for an encoder. A decoder that does not open fails the test: nothing of the set goes unchecked.
-    fn open(folder: &Path) -> Option<Self> {
+    fn open(folder: &Path) -> Self {
         let name = folder.file_name().expect("a sub-folder").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(folder.join("ref.json")).expect("ref.json is readable");
         let reference: Value = serde_json::from_str(&text).expect("ref.json is JSON");
-        if ENCODERS.contains(&reference["model"].as_str().expect("a model's kind")) {
-            return None;
-        }
         let base = BaseModel::open(&folder.join("base")).unwrap_or_else(|error| panic!("{name}: {error}"));
         let tensors = std::fs::read(folder.join("ref.safetensors")).expect("ref.safetensors is readable");
-        Some(Self { name, folder: folder.to_owned(), base, reference, tensors })
+        Self { name, folder: folder.to_owned(), base, reference, tensors }
     }
 
     pub(crate) fn at(&self, path: &[&str]) -> &Value {
@@ -103,12 +106,15 @@ impl Golden {
 
     pub(crate) fn trajectory(&self, tag: &str) -> Vec<ReferenceStep> {
         let number = |step: &Value, key: &str| step[key].as_f64().expect("a number");
+        // The encoders' logs have their trainer's short name for it.
+        let learning_rate =
+            |step: &Value| step.get("learning_rate").or(step.get("lr")).and_then(Value::as_f64).expect("a number");
         let steps = self.list(&[tag, "traj"]).iter();
         steps
             .map(|step| ReferenceStep {
                 loss: number(step, "loss"),
                 grad_norm: number(step, "grad_norm"),
-                learning_rate: number(step, "learning_rate"),
+                learning_rate: learning_rate(step),
             })
             .collect()
     }

@@ -1,0 +1,169 @@
+//! Text encoders and triplet training against Hugging Face (sentence-transformers 6.2, PEFT 0.21, transformers 5.23, fp32):
+//! token ids, embeddings, distances, losses, every gradient, and the weights after five steps. Reads the set as
+//! `golden.rs` does.
+
+mod golden_set;
+
+use golden_set::{Bounds, Golden, Report, Row, encoders};
+use serde_json::Value;
+use trainer_cuda::config::{Distance, LoraConfig, ModelConfig, TargetModules, TrainConfig};
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::Device;
+use trainer_cuda::encode::{TripletRecord, encode_triplets};
+use trainer_cuda::formats::peft;
+use trainer_cuda::method::{Method, MethodMetrics, TripletExample, Triplets};
+use trainer_cuda::trainer::Trainer;
+
+// f32 against f32 in another order of summation.
+const EMBEDDING: f64 = 1e-5; // absolute; the values are up to 3
+const DISTANCE: f64 = 2e-6; // absolute, per unit of the distance: cosine's 1 - cos rounds at 6e-8, euclidean sums 48 squares
+const LOSS: f64 = 1e-5; // relative
+const GRADIENT: f64 = 1e-4; // norm of the difference over the norm, per tensor
+const WEIGHTS: f64 = 1e-4; // absolute, after five AdamW steps
+
+const VARIANTS: [&str; 4] = ["triplet_cos_m0.5", "triplet_euc_m5", "triplet_euc_norm_m0.5", "triplet_cos_m5"];
+
+#[test]
+fn embeddings_losses_gradients_and_trajectories_equal_hugging_face() {
+    let mut report = Report::new();
+    for mut golden in encoders() {
+        check(&mut golden, &mut report);
+    }
+    report.finish();
+}
+
+fn check(golden: &mut Golden, report: &mut Report) {
+    let data = triplets(golden, golden.list(&["triplet_data"]));
+    encoding(golden, &data, report);
+    embeddings(golden, &data, report);
+    for tag in VARIANTS {
+        let normalize = golden.at(&[tag, "normalize"]).as_bool().expect("a switch");
+        let ModelConfig::Encoder(config) = &mut golden.base.config else { unreachable!("checked by the caller") };
+        config.normalize = normalize;
+        first_step(golden, tag, &data[..4], report);
+        if golden.at(&[tag]).get("traj").is_some() {
+            let bounds = Bounds { loss: LOSS, gradient: GRADIENT, weights: WEIGHTS };
+            let config = config_of(golden, tag);
+            report.trajectory(golden, tag, trainer(golden, tag, &data), &data, &config, bounds);
+        }
+    }
+}
+
+fn config_of(golden: &Golden, tag: &str) -> TrainConfig {
+    let (rank, alpha) = golden.lora();
+    let mut config = TrainConfig { epochs: 1, ..TrainConfig::default() };
+    let target_modules: TargetModules =
+        serde_json::from_value(golden.at(&["lora", "target_modules"]).clone()).expect("target modules");
+    config.lora = LoraConfig { rank, alpha, target_modules, ..LoraConfig::default() };
+    config.triplet.margin = golden.number(&[tag, "margin"]) as f32;
+    config.triplet.distance = match golden.at(&[tag, "metric"]).as_str() {
+        Some("cosine") => Distance::Cosine,
+        Some("euclidean") => Distance::Euclidean,
+        other => panic!("{other:?}"),
+    };
+    config
+}
+
+fn triplets(golden: &Golden, rows: &[Value]) -> Vec<TripletExample> {
+    let text = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
+    let record = |row: &Value| TripletRecord {
+        anchor: text(row, "anchor"),
+        positive: text(row, "positive"),
+        negative: text(row, "negative"),
+    };
+    let records: Vec<TripletRecord> = rows.iter().map(record).collect();
+    encode_triplets(&golden.base.tokenizer, &records, golden.base.config.max_length()).expect("encodes").examples
+}
+
+/// A trainer at `adapter_init`.
+fn trainer(golden: &Golden, tag: &str, data: &[TripletExample]) -> Trainer<Triplets<Cpu>> {
+    let config = config_of(golden, tag);
+    let mut method = Triplets::new(Cpu::new(None), &golden.base, &config, data, &[]).expect("the model loads");
+    let adapter = peft::read_adapter(&golden.folder.join("adapter_init")).expect("the adapter loads");
+    method.encoder_mut().write_adapter(&adapter).expect("the adapter fits the model");
+    Trainer::new(method, config).expect("a valid configuration")
+}
+
+/// Our token ids are sentence-transformers', and so is what is kept of a long text.
+fn encoding(golden: &Golden, data: &[TripletExample], report: &mut Report) {
+    assert_eq!(golden.base.config.max_length(), golden.number(&["max_seq_length"]) as usize);
+    let ours = |of: fn(&TripletExample) -> &Vec<u32>| data[..4].iter().map(of).cloned().collect::<Vec<_>>();
+    let ids = [
+        ("anchor", ours(|example| &example.anchor)),
+        ("positive", ours(|example| &example.positive)),
+        ("negative", ours(|example| &example.negative)),
+    ];
+    for (side, ours) in ids {
+        report.row(Row::exact(golden, "tokens", side, ours == golden.ids(&["input_ids", side])));
+    }
+    let text = golden.at(&["truncation", "text"]).as_str().expect("a text");
+    let max_length = golden.base.config.max_length();
+    let (ids, cut) = golden.base.tokenizer.encode_within(text, max_length).expect("encodes");
+    let expected: Vec<u32> = serde_json::from_value(golden.at(&["truncation", "input_ids"]).clone()).expect("ids");
+    report.row(Row::exact(golden, "tokens", "truncated", cut && ids == expected));
+}
+
+/// Mean-pooled embeddings of four triplets, with the adapter and without.
+fn embeddings(golden: &Golden, data: &[TripletExample], report: &mut Report) {
+    let texts = golden.ids(&["input_ids_flat"]);
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let mut trainer = trainer(golden, VARIANTS[0], data);
+    let encoder = trainer.method_mut().encoder_mut();
+    let with_adapter = encoder.embed(&texts).concat();
+    let base = encoder.without_adapter(|encoder| encoder.embed(&texts)).concat();
+    for (tag, ours) in [("adapter", with_adapter), ("base", base)] {
+        let expected = golden.tensor(&format!("forward/mean_pool_{tag}"));
+        assert_eq!(ours.len(), expected.len());
+        let worst = ours.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        report.row(Row::new(golden, "embedding", &format!("{tag}, absolute"), worst, EMBEDDING));
+    }
+}
+
+/// Loss, distances and every gradient of the first batch, before clipping.
+fn first_step(golden: &Golden, tag: &str, examples: &[TripletExample], report: &mut Report) {
+    let mut trainer = trainer(golden, tag, examples);
+    let step = trainer.step(&[examples.iter().collect()], 1, 0.0).expect("finite");
+    let expected = golden.number(&[tag, "loss"]);
+    report.row(Row::new(golden, tag, "loss, relative", (step.loss - expected).abs() / expected, LOSS));
+    let MethodMetrics::Triplet { triplet_accuracy, positive_distance, negative_distance } = step.metrics else {
+        panic!("{:?}", step.metrics)
+    };
+    let distances = |key| {
+        let list = golden.list(&[tag, key]).iter();
+        list.map(|value| value.as_f64().expect("a number")).collect::<Vec<_>>()
+    };
+    let (positive, negative) = (distances("d_pos"), distances("d_neg"));
+    let nearer = positive.iter().zip(&negative).filter(|(positive, negative)| positive < negative).count();
+    report.row(Row::exact(golden, tag, "accuracy", triplet_accuracy == nearer as f64 / positive.len() as f64));
+    for (what, ours, expected) in
+        [("positive", positive_distance, &positive), ("negative", negative_distance, &negative)]
+    {
+        let expected = expected.iter().sum::<f64>() / expected.len() as f64;
+        let what = format!("{what} distance, absolute");
+        report.row(Row::new(golden, tag, &what, (ours - expected).abs(), DISTANCE * expected.max(0.1)));
+    }
+    gradients(golden, tag, trainer.method(), report);
+}
+
+/// As [`Report::gradients`], where the tensors that the set names have none: the pooler's.
+fn gradients(golden: &Golden, tag: &str, method: &Triplets<Cpu>, report: &mut Report) {
+    let without: Vec<&str> = golden.list(&[tag, "none_grads"]).iter().filter_map(Value::as_str).collect();
+    let mut worst = 0.0f64;
+    let mut seen_without = 0;
+    for tensor in method.trained() {
+        let key = format!("base_model.model.{}", tensor.name);
+        if without.contains(&key.as_str()) {
+            let [rows, cols] = method.device().weight_shape(&tensor.weight);
+            assert!(method.device().read_f32(&tensor.grad, rows * cols).iter().all(|&value| value == 0.0), "{key}");
+            seen_without += 1;
+            continue;
+        }
+        let expected = golden.tensor(&format!("{tag}/grad/{key}"));
+        let ours = method.device().read_f32(&tensor.grad, expected.len());
+        let deviation = golden_set::relative_norm(&ours, &expected);
+        report.tensor(golden, tag, &tensor.name, deviation);
+        worst = worst.max(deviation);
+    }
+    assert_eq!(seen_without, without.len(), "{}: {without:?}", golden.name);
+    report.row(Row::new(golden, tag, "worst gradient, relative norm", worst, GRADIENT));
+}
