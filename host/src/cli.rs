@@ -1,5 +1,9 @@
 //! The command line: types and help text, nothing else.
 
+mod models;
+
+pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -81,6 +85,29 @@ Examples:
   tunesmith plan --base-model models/SmolLM2-135M --method dpo
   tunesmith plan --base-model models/SmolLM2-135M --batch-size 16 --max-length 512 --memory 8GiB --json")]
     Plan(PlanArgs),
+    /// Let a model answer, with or without an adapter; the text comes as it is made
+    #[command(after_help = "\
+Examples:
+  tunesmith generate --base-model models/SmolLM2-135M-Instruct --chat 'What is the capital of France?'
+  tunesmith generate --base-model models/SmolLM2-135M --adapter outputs/adapters/sft_routing_20251124_143052 \\
+      --prompt \"$(cat prompt.txt)\" --max-new-tokens 16 --json")]
+    Generate(GenerateArgs),
+    /// Embed texts: a line of JSON for each, its numbers
+    #[command(after_help = "\
+Examples:
+  tunesmith embed --base-model models/all-MiniLM-L6-v2 'a red car' 'a blue boat'
+  tunesmith embed --base-model models/all-MiniLM-L6-v2 --adapter outputs/adapters/mine < texts.txt > vectors.jsonl")]
+    Embed(EmbedArgs),
+    /// Put an adapter into its base: a model that needs no adapter
+    #[command(
+        after_help = "Example:\n  tunesmith merge --base-model models/SmolLM2-135M --adapter outputs/adapters/mine --out models/mine"
+    )]
+    Merge(MergeArgs),
+    /// Write an adapter as a GGUF that llama.cpp loads beside its base (`llama-cli --lora`)
+    #[command(
+        after_help = "Example:\n  tunesmith export --base-model models/SmolLM2-135M --adapter outputs/adapters/mine --out mine.gguf"
+    )]
+    Export(ExportArgs),
     /// Look at plugins
     #[command(subcommand)]
     Plugins(PluginsCommand),

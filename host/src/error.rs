@@ -73,6 +73,12 @@ pub enum HostError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A folder is to be made where something is.
+    #[error("`{}` is there already; name another folder with `--out`, or remove it", path.display())]
+    OutputExists {
+        /// What is there.
+        path: PathBuf,
+    },
     /// The store does not hold exactly one project, and none was named.
     #[error("no project is named, and `{}` holds {}; name one with `--project`", store.display(), list(.known))]
     WhichProject {

@@ -244,6 +244,28 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> io::Re
     written.map(drop).map_err(HostError::io("write", path))
 }
 
+/// Makes a folder whole or not at all: filled under a temporary name beside it, flushed, then renamed.
+///
+/// # Errors
+/// [`HostError::OutputExists`] where `path` is taken, [`HostError::Io`], and those of `fill`; nothing is left behind.
+pub fn make_whole(path: &Path, fill: impl FnOnce(&Path) -> Result<(), HostError>) -> Result<(), HostError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(HostError::OutputExists { path: path.to_owned() });
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(HostError::io("create", folder))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(&format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy()))
+        .permissions(Permissions::from_mode(0o777)) // less the umask
+        .tempdir_in(folder)
+        .map_err(HostError::io("create a folder in", folder))?;
+    fill(temporary.path())?;
+    flush(temporary.path()).map_err(HostError::io("flush", temporary.path()))?;
+    fs::rename(temporary.path(), path).map_err(HostError::io("name", path))?;
+    let _ = temporary.keep(); // under its new name
+    flush_one(folder).map_err(HostError::io("flush", folder))
+}
+
 /// Files first, then the folder that lists them. Writers differ in who may read what they write: a file gets the
 /// rights of its folder.
 fn flush(dir: &Path) -> io::Result<()> {

@@ -72,8 +72,18 @@ def encode(tokenizer, line):
     return {"input_ids": ids, "labels_from": 0 if "text" in line else start, "response_from": start}
 
 
-def load(base, adapter):
+def load(base, adapter, auto=AutoModelForCausalLM):
     """The model, and what transformers and PEFT said about its keys while loading."""
+
+    def both():
+        model = auto.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+        return PeftModel.from_pretrained(model, adapter).eval()
+
+    return listen(both)
+
+
+def listen(load):
+    """What `load` gives, and what was said about keys meanwhile."""
     heard = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
@@ -82,12 +92,11 @@ def load(base, adapter):
         logger.addHandler(handler)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
-        model = PeftModel.from_pretrained(model, adapter).eval()
+        loaded = load()
     for logger in loggers:
         logger.removeHandler(handler)
     heard += [str(warning.message) for warning in warned]
-    return model, [text for text in heard if any(word in text.lower() for word in KEY_WARNINGS)]
+    return loaded, [text for text in heard if any(word in text.lower() for word in KEY_WARNINGS)]
 
 
 def check_tensors(saved, loaded):

@@ -170,12 +170,7 @@ impl<D: Device> Buffers<D> {
                 d_gate: from.act("scratch.d_gate"),
                 d_up: from.act("scratch.d_up"),
                 lora: LoraScratch::new(&mut from),
-                heads: plan.get("scratch.q").is_some().then(|| HeadScratch {
-                    q: from.act("scratch.q"),
-                    k: from.act("scratch.k"),
-                    rstd_q: from.f32("scratch.rstd_q"),
-                    rstd_k: from.f32("scratch.rstd_k"),
-                }),
+                heads: HeadScratch::if_planned(&mut from),
             },
             head: HeadBuffers {
                 x: from.act("head.x"),
@@ -211,6 +206,18 @@ impl<D: Device> LoraScratch<D> {
     pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
         let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
         Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
+    }
+}
+
+impl<D: Device> HeadScratch<D> {
+    /// `None` for models that do not normalise their heads.
+    pub(crate) fn if_planned(from: &mut Allocator<'_, D>) -> Option<Self> {
+        from.plan.get("scratch.q").is_some().then(|| Self {
+            q: from.act("scratch.q"),
+            k: from.act("scratch.k"),
+            rstd_q: from.f32("scratch.rstd_q"),
+            rstd_k: from.f32("scratch.rstd_k"),
+        })
     }
 }
 

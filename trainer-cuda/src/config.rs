@@ -319,7 +319,7 @@ pub struct TrainConfig {
     /// The low-rank update.
     pub lora: LoraConfig,
     /// True keeps only the input of each block for the backward pass and computes the rest again there: the same
-    /// bytes for a fraction of the memory and about a third more time.
+    /// bytes, buffers of 139 MiB instead of 601 (SmolLM2-135M, 800 tokens), 27% more time.
     pub recompute: bool,
     /// Of preference pairs.
     pub dpo: DpoConfig,

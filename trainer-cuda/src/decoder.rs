@@ -14,15 +14,20 @@ use crate::loader::{Loader, Module, Training};
 use crate::plan::{MemoryPlan, PlanOptions};
 use crate::{Result, adapter, not_finite, rope};
 
+/// The parameters of a decoder.
+pub(crate) struct Parameters<D: Device> {
+    pub(crate) embedding: Parameter<D>, // [vocab, hidden]
+    pub(crate) blocks: Vec<Block<D>>,
+    pub(crate) final_norm: Parameter<D>, // [1, hidden]
+    /// `None` where the embedding table is the output projection.
+    lm_head: Option<Parameter<D>>, // [vocab, hidden]
+}
+
 /// The model on a device, with its buffers.
 pub struct Decoder<D: Device> {
     device: D,
     config: DecoderConfig,
-    embedding: Parameter<D>, // [vocab, hidden]
-    blocks: Vec<Block<D>>,
-    final_norm: Parameter<D>, // [1, hidden]
-    /// `None` where the embedding table is the output projection.
-    lm_head: Option<Parameter<D>>, // [vocab, hidden]
+    parameters: Parameters<D>,
     trained: Vec<Trainable<D>>,
     dropout: LoraDropout,
     plan: MemoryPlan,
@@ -50,31 +55,10 @@ impl<D: Device> Decoder<D> {
         device.write_f32(&mut buffers.batch.rope_cos, &cos);
         device.write_f32(&mut buffers.batch.rope_sin, &sin);
 
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let embedding = loader.parameter("model.embed_tokens.weight", vocab, hidden)?;
-        let blocks =
-            (0..config.num_hidden_layers).map(|layer| block(&mut loader, &config, layer)).collect::<Result<_>>()?;
-        let final_norm = loader.parameter("model.norm.weight", 1, hidden)?;
-        let lm_head = match config.tie_word_embeddings {
-            true => None,
-            false => Some(loader.parameter("lm_head.weight", vocab, hidden)?),
-        };
+        let parameters = Parameters::load(&mut loader, &config)?;
         let trained = loader.into_trained();
         let batch = Budget::default();
-        Ok(Self {
-            device,
-            config,
-            embedding,
-            blocks,
-            final_norm,
-            lm_head,
-            trained,
-            dropout,
-            plan,
-            buffers,
-            budget,
-            batch,
-        })
+        Ok(Self { device, config, parameters, trained, dropout, plan, buffers, budget, batch })
     }
 
     /// The model's constants.
@@ -85,6 +69,11 @@ impl<D: Device> Decoder<D> {
     /// The device it runs on.
     pub fn device(&self) -> &D {
         &self.device
+    }
+
+    /// The buffers it holds.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
     }
 
     /// The tensors being trained.
@@ -162,7 +151,7 @@ impl<D: Device> Decoder<D> {
     }
 
     fn set_dropout(&mut self, mask_of: impl Fn(usize) -> Option<Dropout>) {
-        let linears = self.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
+        let linears = self.parameters.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
         for (module, linear) in linears.enumerate() {
             if let Some(lora) = &mut linear.lora {
                 lora.dropout = mask_of(module);
@@ -179,7 +168,7 @@ impl<D: Device> Decoder<D> {
     }
 
     fn enable_adapter(&mut self, enabled: bool) {
-        let linears = self.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
+        let linears = self.parameters.blocks.iter_mut().flat_map(|block| block.linear.each_mut());
         linears.filter_map(|linear| linear.lora.as_mut()).for_each(|lora| lora.enabled = enabled);
     }
 
@@ -213,10 +202,10 @@ impl<D: Device> Decoder<D> {
     fn forward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
         let Buffers { x, layers, scratch, batch, .. } = &mut self.buffers;
-        let table = self.embedding.weight(&self.trained);
+        let table = self.parameters.embedding.weight(&self.trained);
         self.device.embedding_forward(&mut x[0], &batch.token_ids, table, shape.n_tokens);
         let n_sets = layers.len();
-        for (index, block) in self.blocks.iter().enumerate() {
+        for (index, block) in self.parameters.blocks.iter().enumerate() {
             let (before, after) = x.split_at_mut(index + 1);
             let (x, x_out, act) = (&before[index], &mut after[0], &mut layers[index % n_sets]);
             block.forward(&self.device, &self.trained, x, act, Some(x_out), scratch, batch, shape);
@@ -228,11 +217,11 @@ impl<D: Device> Decoder<D> {
         let (n_rows, n_tokens, hidden) = (forest.n_rows(), forest.n_tokens(), self.config.hidden_size);
         let (device, trained, eps) = (&self.device, &mut self.trained, self.config.rms_norm_eps);
         let Buffers { x, scratch, head, batch, .. } = &mut self.buffers;
-        device.gather_rows(&mut head.x, &x[self.blocks.len()], &batch.rows, hidden, n_rows);
-        let norm = self.final_norm.weight(trained);
+        device.gather_rows(&mut head.x, &x[self.parameters.blocks.len()], &batch.rows, hidden, n_rows);
+        let norm = self.parameters.final_norm.weight(trained);
         device.rms_norm_forward(&mut head.normed, &mut head.rstd, &head.x, norm, eps, n_rows);
 
-        let projection = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        let projection = self.parameters.head();
         projection.with_grad(trained, |weight, d_head| {
             let grad =
                 backward.then_some(CrossEntropyGrad { d_logprob: &batch.d_logprob, d_x: &mut head.d_normed, d_head });
@@ -253,7 +242,7 @@ impl<D: Device> Decoder<D> {
             return;
         }
         device.zero_act(&mut head.dx, n_rows * hidden);
-        self.final_norm.with_grad(trained, |weight, d_weight| {
+        self.parameters.final_norm.with_grad(trained, |weight, d_weight| {
             device.rms_norm_backward(&mut head.dx, d_weight, &head.d_normed, &head.x, &head.rstd, weight, n_rows);
         });
         device.scatter_rows(&mut scratch.dx, &head.dx, &batch.rows, hidden, n_rows, n_tokens);
@@ -262,8 +251,8 @@ impl<D: Device> Decoder<D> {
     fn backward(&mut self, forest: &Forest) {
         let shape = self.shape(forest);
         let Buffers { x, layers, scratch, batch, .. } = &mut self.buffers;
-        let (n_blocks, n_sets) = (self.blocks.len(), layers.len());
-        for (index, block) in self.blocks.iter().enumerate().rev() {
+        let (n_blocks, n_sets) = (self.parameters.blocks.len(), layers.len());
+        for (index, block) in self.parameters.blocks.iter().enumerate().rev() {
             let (x, act) = (&x[index], &mut layers[index % n_sets]);
             // The shared set still holds the last block.
             if n_sets < n_blocks && index + 1 < n_blocks {
@@ -271,7 +260,7 @@ impl<D: Device> Decoder<D> {
             }
             block.backward(&self.device, &mut self.trained, x, act, scratch, batch, shape);
         }
-        if let Parameter::Trained(index) = self.embedding {
+        if let Parameter::Trained(index) = self.parameters.embedding {
             let (d_table, hidden) = (&mut self.trained[index].grad, self.config.hidden_size);
             self.device.embedding_backward(d_table, &scratch.dx, &batch.token_ids, hidden, shape.n_tokens);
         }
@@ -292,6 +281,26 @@ pub struct Scores {
     pub logprob: Vec<f32>, // [n_edges]
     /// Likeliest token.
     pub argmax: Vec<u32>, // [n_rows]
+}
+
+impl<D: Device> Parameters<D> {
+    /// Reads them in the order in which their gradients are kept.
+    pub(crate) fn load(loader: &mut Loader<'_, D>, config: &DecoderConfig) -> Result<Self> {
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let embedding = loader.parameter("model.embed_tokens.weight", vocab, hidden)?;
+        let blocks = (0..config.num_hidden_layers).map(|layer| block(loader, config, layer)).collect::<Result<_>>()?;
+        let final_norm = loader.parameter("model.norm.weight", 1, hidden)?;
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(loader.parameter("lm_head.weight", vocab, hidden)?),
+        };
+        Ok(Self { embedding, blocks, final_norm, lm_head })
+    }
+
+    /// The projection onto the vocabulary.
+    pub(crate) fn head(&self) -> &Parameter<D> {
+        self.lm_head.as_ref().unwrap_or(&self.embedding)
+    }
 }
 
 fn block<D: Device>(loader: &mut Loader<'_, D>, config: &DecoderConfig, layer: usize) -> Result<Block<D>> {

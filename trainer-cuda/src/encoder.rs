@@ -1,12 +1,12 @@
 //! A text encoder: embeddings, post-norm blocks, pooling and scaling over a [`TextBatch`].
 
-use crate::config::{EncoderConfig, Pooling, Positions, RopeScaling};
+use crate::config::{EncoderConfig, Pooling, Positions, Precision, RopeScaling};
 use crate::device::{AttentionShape, Device, Dropout, Trainable};
 use crate::dropout::LoraDropout;
 use crate::encoder_block::EncoderBlock;
 use crate::encoder_buffers::EncoderBuffers;
-use crate::formats::BaseModel;
 use crate::formats::peft::NamedTensor;
+use crate::formats::{Adapter, BaseModel};
 use crate::layer_norm::LayerNorm;
 use crate::linear::Parameter;
 use crate::loader::{Loader, Module, Training};
@@ -64,6 +64,28 @@ impl<D: Device> Encoder<D> {
         pooler_adapter(&mut loader, &config);
         let trained = loader.into_trained();
         Ok(Self { device, config, embeddings, blocks, trained, dropout, buffers, budget, last: (0, 0) })
+    }
+
+    /// Loads `base`, with `adapter` beside it and its matrices held in `precision`, to embed texts.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::load`] and of [`Adapter::check_fits`].
+    pub fn with_adapter(
+        device: D,
+        base: &BaseModel,
+        adapter: Option<&Adapter>,
+        precision: Precision,
+        budget: TextBudget,
+    ) -> Result<Self> {
+        let Some(adapter) = adapter else {
+            return Self::load(device, base, Training::Nothing { precision }, budget);
+        };
+        base.encoder()?;
+        adapter.check_fits(base)?;
+        let mut encoder =
+            Self::load(device, base, Training::Lora { config: &adapter.lora, seed: 0, precision }, budget)?;
+        adapter.write_to(&encoder.device, &mut encoder.trained);
+        Ok(encoder)
     }
 
     /// The model's constants.

@@ -75,6 +75,36 @@ pub enum TrainerError {
         /// The feature: `rope scaling \`yarn\``, `GGUF type \`IQ2_XS\``.
         what: String,
     },
+    /// No adapter where one was expected.
+    #[error("no adapter at `{}`: expected a PEFT folder (adapter_config.json, adapter_model.safetensors)", path.display())]
+    AdapterNotFound {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The adapter is more than low-rank updates of whole layers.
+    #[error("`{}` needs {what}, which is not supported in adapters", path.display())]
+    UnsupportedAdapter {
+        /// The file.
+        path: PathBuf,
+        /// The feature: `\`use_dora: true\``.
+        what: String,
+    },
+    /// The adapter was trained on another model.
+    #[error("the adapter `{}` does not fit the model `{}`: {what}; name the model that it was trained on", adapter.display(), base.display())]
+    AdapterMismatch {
+        /// The adapter's folder.
+        adapter: PathBuf,
+        /// The model.
+        base: PathBuf,
+        /// What is different.
+        what: String,
+    },
+    /// A prompt that the model can't answer.
+    #[error("{0}")]
+    Prompt(String),
+    /// The model computes no numbers.
+    #[error("the model's logits are not numbers: its weights, or the adapter's, are damaged")]
+    Logits,
     /// The training configuration contradicts itself or the data.
     #[error("{0}")]
     Config(String),

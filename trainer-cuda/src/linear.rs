@@ -82,6 +82,24 @@ impl<D: Device> Linear<D> {
         }
     }
 
+    /// Writes `y` outside training, where nothing is dropped. `h` is scratch.
+    pub fn infer(
+        &self,
+        device: &D,
+        trained: &[Trainable<D>],
+        y: &mut D::Act,         // [n_tokens, out]
+        h: &mut Option<D::Act>, // [n_tokens, rank]
+        x: &D::Act,             // [n_tokens, in]
+        n_tokens: usize,
+    ) {
+        let bias = self.bias.as_ref().map(|bias| bias.weight(trained));
+        device.linear_forward(y, x, self.weight.weight(trained), bias, n_tokens);
+        if let (Some(lora), Some(h)) = (self.lora, h) {
+            let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
+            device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
+        }
+    }
+
     /// Writes `h` alone, bit-equal to that of [`Linear::forward`]: for a backward pass whose `y` is known.
     pub fn forward_h(
         &self,

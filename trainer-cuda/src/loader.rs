@@ -23,6 +23,11 @@ pub enum Training<'a> {
     },
     /// Every parameter.
     Full,
+    /// Nothing: the model is only run.
+    Nothing {
+        /// How the matrices are held.
+        precision: Precision,
+    },
 }
 
 impl<'a> Training<'a> {
@@ -73,7 +78,7 @@ impl<'a, D: Device> Loader<'a, D> {
     ) -> Result<Self> {
         let targets = match training {
             Training::Lora { config, .. } => config.target_modules.select(module_names)?,
-            Training::Full => Vec::new(),
+            Training::Full | Training::Nothing { .. } => Vec::new(),
         };
         Ok(Self { device, base, training, targets, trained: Vec::new() })
     }
@@ -87,7 +92,7 @@ impl<'a, D: Device> Loader<'a, D> {
     pub fn lora_rank(&self) -> usize {
         match self.training {
             Training::Lora { config, .. } => config.rank,
-            Training::Full => 0,
+            Training::Full | Training::Nothing { .. } => 0,
         }
     }
 
@@ -95,7 +100,7 @@ impl<'a, D: Device> Loader<'a, D> {
     pub fn lora_dropout(&self) -> LoraDropout {
         match self.training {
             Training::Lora { config, seed, .. } => LoraDropout::new(config.dropout, seed),
-            Training::Full => LoraDropout::new(0.0, 0),
+            Training::Full | Training::Nothing { .. } => LoraDropout::new(0.0, 0),
         }
     }
 
@@ -119,10 +124,12 @@ impl<'a, D: Device> Loader<'a, D> {
             });
         }
         Ok(match self.training {
-            Training::Lora { precision, .. } if rows > 1 => {
+            Training::Lora { precision, .. } | Training::Nothing { precision } if rows > 1 => {
                 Parameter::Frozen(self.device.upload_frozen(&tensor, precision))
             }
-            Training::Lora { .. } => Parameter::Frozen(self.device.upload_weight(tensor.to_host().data, rows, cols)),
+            Training::Lora { .. } | Training::Nothing { .. } => {
+                Parameter::Frozen(self.device.upload_weight(tensor.to_host().data, rows, cols))
+            }
             Training::Full => Parameter::Trained(self.train(name.into(), tensor.to_host().data, rows, cols)),
         })
     }

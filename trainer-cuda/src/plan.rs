@@ -141,12 +141,7 @@ impl MemoryPlan {
             plan.add(Kind::Act, "scratch.d_dropped".into(), &[n_tokens, widest]);
         }
         plan.add(Kind::F32, "scratch.delta".into(), &[n_tokens, heads]);
-        if config.qk_norm {
-            plan.add(Kind::Act, "scratch.q".into(), &[n_tokens, heads, head_dim]);
-            plan.add(Kind::Act, "scratch.k".into(), &[n_tokens, kv_heads, head_dim]);
-            plan.add(Kind::F32, "scratch.rstd_q".into(), &[n_tokens, heads]);
-            plan.add(Kind::F32, "scratch.rstd_k".into(), &[n_tokens, kv_heads]);
-        }
+        plan.add_head_scratch(config, n_tokens);
         for name in ["x", "normed", "d_normed", "dx"] {
             plan.add(Kind::Act, format!("head.{name}"), &[n_rows, hidden]);
         }
@@ -158,6 +153,17 @@ impl MemoryPlan {
     /// The buffer of that name.
     pub fn get(&self, name: &str) -> Option<&PlannedBuffer> {
         self.buffers.iter().find(|buffer| buffer.name == name)
+    }
+
+    /// What normalised heads take, in models that have them.
+    pub(crate) fn add_head_scratch(&mut self, config: &DecoderConfig, n_tokens: usize) {
+        let (heads, kv_heads, head_dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        if config.qk_norm {
+            self.add(Kind::Act, "scratch.q".into(), &[n_tokens, heads, head_dim]);
+            self.add(Kind::Act, "scratch.k".into(), &[n_tokens, kv_heads, head_dim]);
+            self.add(Kind::F32, "scratch.rstd_q".into(), &[n_tokens, heads]);
+            self.add(Kind::F32, "scratch.rstd_k".into(), &[n_tokens, kv_heads]);
+        }
     }
 
     pub(crate) fn add(&mut self, kind: Kind, name: String, shape: &[usize]) {

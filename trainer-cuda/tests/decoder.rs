@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use trainer_cuda::batch::{Budget, Forest, TokenExample};
 use trainer_cuda::buffers::{DroppedInput, LoraScratch};
 use trainer_cuda::checkpoint::Checkpoints;
-use trainer_cuda::config::{LoraConfig, TrainConfig};
+use trainer_cuda::config::{LoraConfig, Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::decoder::Decoder;
 use trainer_cuda::device::{Device, Dropout, Trainable};
@@ -250,7 +250,8 @@ fn recomputed_activations_train_to_the_same_bytes() {
         let small = TrainConfig { epochs: 1, batch_size: 2, gradient_accumulation_steps: 2, ..with_dropout(0.2) };
         let full = TrainConfig { use_lora: false, learning_rate: 1e-3, ..small.clone() };
         let without_dropout = TrainConfig { lora: with_dropout(0.0).lora, ..small.clone() };
-        for config in [small, without_dropout, full] {
+        let bf16 = TrainConfig { precision: Precision::Bf16, ..small.clone() };
+        for config in [small, without_dropout, full, bf16] {
             let recompute = TrainConfig { recompute: true, ..config.clone() };
             assert!(train(&base, &config, None, None) == train(&base, &recompute, None, None), "{name}: {config:?}");
         }

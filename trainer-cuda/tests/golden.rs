@@ -8,10 +8,11 @@ mod golden_set;
 
 use golden_set::{Bounds, Golden, Row, decoders};
 use trainer_cuda::batch::{Forest, TokenExample};
-use trainer_cuda::config::{LoraConfig, TrainConfig};
+use trainer_cuda::config::{LoraConfig, Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodeConfig, LossOn, OverLength, Record, encode_sft};
-use trainer_cuda::formats::peft;
+use trainer_cuda::formats::{Adapter, peft};
+use trainer_cuda::generator::Generator;
 use trainer_cuda::method::Sft;
 use trainer_cuda::trainer::Trainer;
 
@@ -23,6 +24,8 @@ const WEIGHTS: f64 = 1e-4; // absolute, after five AdamW steps
 /// Twelve times the learning rate of the others over five steps: sign-like AdamW noise grows with it.
 const STRESS_WEIGHTS: f64 = 1e-3;
 const LOGPROB: f64 = 1e-4; // absolute
+const LOGITS: f64 = 1e-4; // absolute
+const CACHED: f64 = 1e-5; // absolute, between two ways of ours
 const PACKED: f64 = 1e-5; // relative
 
 #[test]
@@ -34,8 +37,36 @@ fn losses_gradients_and_trajectories_equal_hugging_face() {
     report.finish();
 }
 
+/// One bf16 rounding, 2^-9: weights and, where the processor multiplies bf16, activations are each off by up to that,
+/// independently, and a loss is a mean over tokens. What we measure is 2e-4 to 8e-4.
+const BF16_LOSS: f64 = 2e-3; // relative
+
+#[test]
+fn losses_in_bf16_stay_near_hugging_faces_in_f32() {
+    let mut report = golden_set::Report::new();
+    for golden in find().iter().flatten() {
+        for (tag, loss_on) in [("sft_full", LossOn::Whole), ("sft_comp", LossOn::Completion)] {
+            let (data, config) = (golden.data_sft(loss_on), config(golden));
+            let config = TrainConfig { precision: Precision::Bf16, ..config };
+            let steps = golden.trajectory(tag);
+            let mut trainer = trainer(golden, config.clone(), &data);
+            let mut worst = 0.0f64;
+            for (index, (expected, examples)) in steps.iter().zip(data.chunks(config.batch_size)).enumerate() {
+                let rate = expected.learning_rate as f32;
+                let metrics = trainer.step(&[examples.iter().collect()], index + 1, rate).expect("finite");
+                worst = worst.max((metrics.loss - expected.loss).abs() / expected.loss);
+            }
+            report.row(Row::new(golden, tag, "5 steps in bf16: loss, relative", worst, BF16_LOSS));
+        }
+    }
+    report.finish();
+}
+
 fn check(golden: &Golden, report: &mut golden_set::Report) {
     forward_logprobs(golden, report);
+    for (tag, adapter) in [("logits_base", None), ("logits_adapter", Some("adapter_init"))] {
+        cached_logits(golden, tag, adapter, report);
+    }
     for (tag, loss_on) in [("sft_full", LossOn::Whole), ("sft_comp", LossOn::Completion)] {
         let data = golden.data_sft(loss_on);
         encoding(golden, tag, &data[..4], report);
@@ -86,6 +117,41 @@ fn forward_logprobs(golden: &Golden, report: &mut golden_set::Report) {
         worst = deviations.fold(worst, f64::max);
     }
     report.row(Row::new(golden, "forward", "logprobs, absolute", worst, LOGPROB));
+}
+
+/// Logits over a key-value cache: a pass over the whole prefix, and a token at a time.
+fn cached_logits(golden: &Golden, tag: &str, adapter: Option<&str>, report: &mut golden_set::Report) {
+    let adapter = adapter.map(|name| Adapter::open(&golden.folder.join(name)).expect("the adapter opens"));
+    let max_length = golden.base.config.max_length();
+    let generator = Generator::load(Cpu::new(None), &golden.base, adapter.as_ref(), Precision::F32, max_length);
+    let mut generator = generator.expect("the model loads");
+    let expected = golden.tensor(&format!("forward/{tag}"));
+    let mut expected = expected.chunks_exact(golden.base.config.vocab_size());
+    let (mut worst, mut between) = (0.0f64, 0.0f64);
+    let positions = golden.ids(&["forward", "logit_positions"]);
+    for (ids, positions) in golden.ids(&["forward", "input_ids"]).iter().zip(&positions) {
+        let one_pass = |generator: &mut Generator<Cpu>, last: u32| {
+            generator.forget();
+            generator.append(&ids[..=last as usize])
+        };
+        let one_pass: Vec<_> = positions.iter().map(|&last| one_pass(&mut generator, last)).collect();
+        generator.forget();
+        let stepwise: Vec<_> = ids.iter().map(|&id| generator.append(&[id])).collect();
+        for (&position, one_pass) in positions.iter().zip(&one_pass) {
+            let stepwise = &stepwise[position as usize];
+            let expected = expected.next().expect("a row for each position");
+            worst = worst.max(largest_difference(one_pass, expected)).max(largest_difference(stepwise, expected));
+            between = between.max(largest_difference(one_pass, stepwise));
+        }
+    }
+    assert!(expected.next().is_none(), "a position for each row");
+    report.row(Row::new(golden, "forward", &format!("{tag}, absolute"), worst, LOGITS));
+    report.row(Row::new(golden, "forward", &format!("{tag}, a token at a time"), between, CACHED));
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
 }
 
 /// Our token ids and labels are TRL's.

@@ -2,10 +2,14 @@
 
 mod analyze;
 mod doctor;
+mod embed;
+mod export;
 mod extract;
 mod finetune;
+mod generate;
 mod import;
 mod interrupt;
+mod merge;
 mod plan;
 mod plugins;
 
@@ -53,7 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let progress = Progress::on_stderr();
     log_to(&progress, cli.output.verbose);
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli.command, &progress)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli.command, cli.output.json, &progress)));
     match outcome {
         Ok(Ok(answer)) => print(&answer, cli.output),
         Ok(Err(error)) => {
@@ -71,13 +75,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command, progress: &Progress) -> Result<Answer, HostError> {
+fn run(command: Command, json: bool, progress: &Progress) -> Result<Answer, HostError> {
     match command {
         Command::Finetune(args) => finetune::run(&run_config(args.run)?, args.resume, progress),
         Command::Extract(args) => extract::run(&run_config(args.run)?, args.output.as_deref(), args.kind, progress),
         Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
         Command::Plan(args) => plan::run(&args),
         Command::Import(args) => import::run(args, progress),
+        Command::Generate(args) => generate::run(args, json),
+        Command::Embed(args) => embed::run(args, json),
+        Command::Merge(args) => merge::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Plugins(PluginsCommand::List) => plugins::list(),
         Command::Doctor(args) => doctor::run(args),
     }

@@ -176,12 +176,7 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
             margin: options.triplet.margin.unwrap_or(default.triplet.margin),
         },
         eval_steps: own.eval_steps.map(size_of).or(default.eval_steps),
-        precision: match own.precision {
-            Some(Precision::F32) => trainer::Precision::F32,
-            Some(Precision::Bf16) => trainer::Precision::Bf16,
-            Some(Precision::Quantized) => trainer::Precision::Quantized,
-            None => default.precision,
-        },
+        precision: own.precision.map_or(default.precision, Into::into),
         recompute: own.recompute.unwrap_or(default.recompute),
         early_stopping_patience: own.early_stopping_patience.map(size_of).or(default.early_stopping_patience),
     };
@@ -193,6 +188,16 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
     let margin = config.triplet.margin;
     check("triplet.margin", margin.into(), margin > 0.0, "give a positive number")?;
     Ok(config)
+}
+
+impl From<Precision> for trainer::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Quantized => Self::Quantized,
+        }
+    }
 }
 
 pub(super) fn execution(options: &Options) -> Result<ExecutionConfig, ConfigError> {

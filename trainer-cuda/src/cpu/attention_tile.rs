@@ -153,7 +153,7 @@ impl Tile {
 
 /// Bits `0..n`.
 #[inline(always)]
-fn lanes_below(n: usize) -> u16 {
+pub(super) fn lanes_below(n: usize) -> u16 {
     if n < LANES { (1 << n) - 1 } else { u16::MAX }
 }
 

@@ -169,7 +169,7 @@ unsafe impl<T> Sync for Shared<T> {}
 /// Rows of A times all columns of B, over one piece of K.
 fn multiply(cpu: &Cpu, a: Rows, b: Factor<'_>, block: Block, target: Target) {
     let Block { n_rows, n, k_start, depth, pairs } = block;
-    let is_thin = depth <= THIN;
+    let is_thin = depth <= THIN && matches!(b, Factor::Values(_));
     let panels = if is_thin { K_BLOCK * PANELS / THIN } else { b.group_panels() };
     let longest = K_BLOCK * PANELS / panels;
     let k_block = depth.div_ceil(depth.div_ceil(longest)).next_multiple_of(b.k_multiple());

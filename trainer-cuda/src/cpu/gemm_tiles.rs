@@ -145,11 +145,10 @@ fn tile<S: Simd, M: Multiply<S>, const R: usize, const N: usize>(
 
     let alpha = S::splat(target.alpha);
     if target.col_stride == 1 && n_cols >= N * LANES {
-        for r in 0..R {
-            for n in 0..N {
+        for (r, sums) in sums.iter().enumerate() {
+            for (n, &sum) in sums.iter().enumerate() {
                 // SAFETY: sixteen columns of that row are in the target, and no one else writes them.
                 let c: &mut [f32; LANES] = unsafe { &mut *c.add(r * target.row_stride + n * LANES).cast() };
-                let sum = sums[r][n];
                 S::store(c, if target.accumulate { S::mul_add(alpha, sum, S::load(c)) } else { S::mul(alpha, sum) });
             }
         }

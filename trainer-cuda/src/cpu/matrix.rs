@@ -54,6 +54,16 @@ impl Matrix {
         Matrix { rows: tensor.rows(), cols: tensor.cols(), storage }
     }
 
+    /// Bytes that its values take.
+    pub fn bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Rows(values) => size_of_val(values.as_slice()),
+            Storage::Panels(panels) => size_of_val(panels.as_slice()),
+            Storage::PairPanels { pairs, .. } => size_of_val(pairs.as_slice()),
+            Storage::Blocks { bytes, .. } => bytes.len(),
+        }
+    }
+
     /// The values of a trained parameter or a vector, row-major.
     pub(super) fn values(&self) -> &[f32] {
         match &self.storage {

@@ -10,7 +10,6 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
-mod erf;
 mod exp;
 mod gather;
 mod gelu;

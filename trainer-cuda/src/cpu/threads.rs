@@ -161,7 +161,7 @@ struct Open<'a>(&'a Shared);
 impl<'a> Open<'a> {
     fn new(shared: &'a Shared) -> Self {
         let region = shared.state.load(Ordering::Relaxed) / REGION + 1;
-        shared.state.store(region * REGION | OPEN, Ordering::Release);
+        shared.state.store((region * REGION) | OPEN, Ordering::Release);
         fence(Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
             let _quit = shared.quit.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,7 +177,7 @@ impl Drop for Open<'_> {
         self.0.next.fetch_max(usize::MAX / 2, Ordering::Relaxed);
         self.0.state.fetch_and(!OPEN, Ordering::Relaxed);
         let start = Instant::now();
-        while self.0.state.load(Ordering::Acquire) % OPEN != 0 {
+        while !self.0.state.load(Ordering::Acquire).is_multiple_of(OPEN) {
             match start.elapsed() < SPIN {
                 true => std::hint::spin_loop(),
                 false => std::thread::yield_now(), // there may be fewer processors than threads

@@ -3,12 +3,14 @@
 use std::f64::consts::PI;
 use std::path::Path;
 
+use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::tokenizer::TextTokenizer;
 use super::{
-    Opened, Source, StoredTensor, check_heads, corrupt, gguf_tokenizer, map_sha256, missing, shortest, unsupported,
+    Opened, Source, StoredTensor, TensorInfo, check_heads, corrupt, gguf_tokenizer, map_sha256, missing, shortest,
+    unsupported,
 };
 use crate::config::{DecoderConfig, ModelConfig, RopeScaling};
 use crate::error::{Result, TrainerError};
@@ -51,7 +53,7 @@ const HEAD_NORMS: [Names; 2] =
 
 /// `general.architecture`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Architecture {
+pub(super) enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
@@ -71,8 +73,15 @@ impl Architecture {
         }
     }
 
+    /// That of a decoder of any origin.
+    pub(super) fn of(config: &DecoderConfig) -> Self {
+        let known = [Self::Llama, Self::Qwen2, Self::Qwen3].into_iter();
+        let mut same = known.filter(|architecture| architecture.hf_name() == config.architecture);
+        same.next().unwrap_or_else(|| panic!("a decoder of the unknown architecture `{}`", config.architecture))
+    }
+
     /// Its name in a GGUF, which is transformers' `model_type` too.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
@@ -188,6 +197,14 @@ impl Source for DecoderGguf {
         })
     }
 
+    fn tensors(&self) -> Vec<TensorInfo> {
+        let info = |name: &str| {
+            let shape = self.gguf.shape(name)?.to_vec();
+            Some(TensorInfo { name: hf_name(self.architecture, name)?, shape, dtype: Dtype::F32 })
+        };
+        self.gguf.tensor_names().filter_map(info).collect()
+    }
+
     fn write_tokenizer_files(&self, tokenizer: &TextTokenizer, dir: &Path) -> Result<()> {
         tokenizer.write_files(dir, self.config.max_position_embeddings)
     }
@@ -204,13 +221,23 @@ fn check(gguf: &Gguf, architecture: Architecture) -> Result<()> {
 }
 
 /// `model.layers.3.mlp.up_proj.weight` to `blk.3.ffn_up.weight`.
-fn gguf_name(architecture: Architecture, hf_name: &str) -> Option<String> {
+pub(super) fn gguf_name(architecture: Architecture, hf_name: &str) -> Option<String> {
     if let Some((_, name)) = OUTER.iter().find(|(hf, _)| *hf == hf_name) {
         return Some((*name).to_owned());
     }
     let (layer, inner) = hf_name.strip_prefix("model.layers.")?.split_once('.')?;
     let (_, name) = architecture.inner().into_iter().find(|(hf, _)| *hf == inner)?;
     Some(format!("blk.{layer}.{name}"))
+}
+
+/// The inverse of [`gguf_name`].
+fn hf_name(architecture: Architecture, gguf_name: &str) -> Option<String> {
+    if let Some((hf, _)) = OUTER.iter().find(|(_, gguf)| *gguf == gguf_name) {
+        return Some((*hf).to_owned());
+    }
+    let (layer, inner) = gguf_name.strip_prefix("blk.")?.split_once('.')?;
+    let (hf, _) = architecture.inner().into_iter().find(|(_, gguf)| *gguf == inner)?;
+    Some(format!("model.layers.{layer}.{hf}"))
 }
 
 fn config(gguf: &Gguf, architecture: Architecture, tokenizer: &TextTokenizer) -> Result<DecoderConfig> {
@@ -303,13 +330,16 @@ fn llama3_scaling(factors: &[f32], rope_theta: f64, head_dim: usize) -> Option<R
     })
 }
 
-/// Rows of q and k from llama.cpp's order, where the two elements of a rotated pair are neighbours, to Hugging
-/// Face's, where they lie half a head apart (the inverse of `permute` in llama.cpp's `convert_hf_to_gguf.py`).
+/// Rows of q and k from llama.cpp's order to Hugging Face's.
 fn half_split(tensor: &StoredTensor<'_>, head_dim: usize) -> StoredTensor<'static> {
-    tensor.with_rows(|row| {
-        let (head, at) = (row / head_dim, row % head_dim);
-        head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2)
-    })
+    tensor.with_rows(|row| llama_cpp_row(row, head_dim))
+}
+
+/// Where llama.cpp has a row of Llama's q or k: there the two elements of a rotated pair are neighbours, in Hugging
+/// Face's models they lie half a head apart (`permute` in llama.cpp's `convert_hf_to_gguf.py`).
+pub(super) fn llama_cpp_row(row: usize, head_dim: usize) -> usize {
+    let (head, at, half) = (row / head_dim, row % head_dim, head_dim / 2);
+    head * head_dim + at % half * 2 + at / half
 }
 
 #[cfg(test)]

@@ -10,15 +10,16 @@ use serde_json::Value;
 
 use super::hf_encoder_tensors::Place;
 use super::sentence_files::SentenceModules;
-use super::tokenizer::{self, TextTokenizer};
+use super::tokenizer::{self, TextTokenizer, optional_json};
 use super::{
-    BlockType, Opened, Source, StoredTensor, corrupt, hf_config, hf_encoder_config, hf_encoder_tensors, io, map_file,
-    map_sha256, missing, read_file, sha256_hex, unsupported,
+    BlockType, Opened, Source, StoredTensor, TensorInfo, corrupt, hf_config, hf_encoder_config, hf_encoder_tensors, io,
+    map_file, map_sha256, missing, read_file, sha256_hex, unsupported,
 };
 use crate::config::{EncoderConfig, ModelConfig};
 use crate::error::Result;
 
 const WEIGHTS: &str = "model.safetensors";
+const GENERATION_CONFIG: &str = "generation_config.json";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// What makes up a tokenizer; the first is required.
@@ -39,12 +40,13 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
         false => ModelConfig::Decoder(hf_config::parse(&config_json, &path)?),
     };
     let tokenizer = TextTokenizer::from_folder(dir)?;
+    let generation_config = optional_json(&dir.join(GENERATION_CONFIG))?;
     let shards = shard_names(dir)?.iter().map(|name| Shard::open(dir, name)).collect::<Result<Vec<_>>>()?;
     let encoder = match &config {
         ModelConfig::Encoder(config) => Some(config.clone()),
         ModelConfig::Decoder(_) => None,
     };
-    let folder = HfFolder { dir: dir.to_owned(), config_bytes, config_json, encoder, shards };
+    let folder = HfFolder { dir: dir.to_owned(), config_bytes, config_json, generation_config, encoder, shards };
     Ok((config, tokenizer, Box::new(folder)))
 }
 
@@ -52,6 +54,7 @@ struct HfFolder {
     dir: PathBuf,
     config_bytes: Vec<u8>,
     config_json: Value,
+    generation_config: Value,
     /// `None` for a decoder.
     encoder: Option<EncoderConfig>,
     shards: Vec<Shard>, // sorted by name
@@ -79,7 +82,10 @@ impl Source for HfFolder {
         let mut shape = info.shape.clone();
         if let Some((i, n)) = part {
             if shape.is_empty() || !shape[0].is_multiple_of(n) {
-                return Err(corrupt(&shard.path, format!("tensor of `{hf_name}` has shape {shape:?}, not {n} blocks")));
+                return Err(corrupt(
+                    &shard.path,
+                    format!("tensor of `{hf_name}` has shape {shape:?}, not {n} blocks of rows"),
+                ));
             }
             shape[0] /= n;
             let len = (end - start) / n;
@@ -108,6 +114,15 @@ impl Source for HfFolder {
             Some(encoder) => hf_encoder_config::native(&self.config_json, encoder),
             None => self.config_json.clone(),
         }
+    }
+
+    fn generation_config(&self) -> Value {
+        self.generation_config.clone()
+    }
+
+    fn tensors(&self) -> Vec<TensorInfo> {
+        let stored = self.shards.iter().flat_map(|shard| shard.metadata.tensors());
+        stored.map(|(name, info)| TensorInfo { name, shape: info.shape.clone(), dtype: info.dtype }).collect()
     }
 
     fn write_tokenizer_files(&self, _: &TextTokenizer, dir: &Path) -> Result<()> {

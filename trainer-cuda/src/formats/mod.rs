@@ -5,27 +5,35 @@ pub mod gguf;
 mod gguf_blocks;
 mod gguf_decoder;
 mod gguf_header;
+pub mod gguf_lora;
 mod gguf_tokenizer;
+mod gguf_writer;
 mod hf_config;
 mod hf_encoder_config;
 mod hf_encoder_tensors;
 mod hf_folder;
 mod hub_cache;
 pub mod peft;
+mod peft_adapter;
 mod sentence_files;
 mod stored;
+pub mod text_stream;
 pub mod tokenizer;
 
 pub use chat::ChatMessage;
 pub use gguf_blocks::BlockType;
+pub use peft_adapter::{Adapter, Update};
 pub use stored::StoredTensor;
 pub use tokenizer::TextTokenizer;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use safetensors::tensor::Dtype;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::{DecoderConfig, EncoderConfig, ModelConfig};
@@ -38,6 +46,17 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
     /// The values; as many as the product of `shape`.
     pub data: Vec<f32>,
+}
+
+/// A weight of a model, before it is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Extent of each dimension, outermost first.
+    pub shape: Vec<usize>,
+    /// How it is stored; f32 where that is a GGUF's quantised block.
+    pub dtype: Dtype,
 }
 
 /// A model to train: its constants, its tokenizer, and its weights by their Hugging Face names.
@@ -96,6 +115,13 @@ impl BaseModel {
         self.source.stored(hf_name)
     }
 
+    /// Every weight of the model, by name.
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        let mut tensors = self.source.tensors();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        tensors
+    }
+
     /// The constants of a causal language model.
     ///
     /// # Errors
@@ -138,8 +164,25 @@ impl BaseModel {
     }
 
     /// A `config.json` that transformers accepts: the folder's own, or one built from the GGUF's metadata.
-    pub fn hf_config(&self) -> serde_json::Value {
+    pub fn hf_config(&self) -> Value {
         self.source.hf_config()
+    }
+
+    /// `generation_config.json`: how the model likes to be sampled. Null where it says nothing.
+    pub fn generation_config(&self) -> Value {
+        self.source.generation_config()
+    }
+
+    /// The tokens that end an answer, ascending: those of `config.json`, of `generation_config.json`, and the
+    /// tokenizer's own, which training appends.
+    pub fn end_token_ids(&self) -> Vec<u32> {
+        let configs = [self.source.hf_config(), self.source.generation_config()];
+        let listed = configs.iter().flat_map(|config| match &config["eos_token_id"] {
+            Value::Array(ids) => ids.clone(),
+            id => vec![id.clone()],
+        });
+        let ids = listed.filter_map(|id| u32::try_from(id.as_u64()?).ok()).chain(self.tokenizer.eos_id());
+        BTreeSet::from_iter(ids).into_iter().collect()
     }
 
     /// Writes the tokenizer into `dir` so that `AutoTokenizer.from_pretrained(dir)` gives the same tokenizer.
@@ -155,7 +198,13 @@ impl BaseModel {
 trait Source: Send + Sync {
     fn stored(&self, hf_name: &str) -> Result<StoredTensor<'_>>;
     fn sha256(&self) -> Result<String>;
-    fn hf_config(&self) -> serde_json::Value;
+    fn hf_config(&self) -> Value;
+    /// `generation_config.json`; null where there is none.
+    fn generation_config(&self) -> Value {
+        Value::Null
+    }
+    /// Every weight, under its Hugging Face name, as it is stored.
+    fn tensors(&self) -> Vec<TensorInfo>;
     fn write_tokenizer_files(&self, tokenizer: &TextTokenizer, dir: &Path) -> Result<()>;
 }
 

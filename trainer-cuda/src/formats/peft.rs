@@ -5,9 +5,10 @@ use crate::formats::{BaseModel, sentence_files, shortest};
 use crate::linear::MODULE_NAMES;
 use crate::{Result, TrainerError};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::Path;
 
 /// Before every key of an adapter: PEFT's wrapper, then the causal model's own.
@@ -119,20 +120,29 @@ fn write_tensors<'a>(
     entries: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>,
     dtype: Dtype,
 ) -> Result<()> {
-    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = entries
-        .map(|(name, shape, data)| {
-            let bytes = match dtype {
-                Dtype::BF16 => data.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-                Dtype::F16 => data.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-                _ => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            };
-            (name, shape, bytes)
-        })
-        .collect();
+    let encoded: Vec<_> = entries.map(|(name, shape, data)| (name, shape, encode(data, dtype))).collect();
     let views = encoded.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(dtype, shape.clone(), bytes).expect("the bytes are of this shape and type");
         (name.as_str(), view)
     });
+    write_views(path, views)
+}
+
+/// Values as a file has them; other types than the three floats are f32.
+pub(crate) fn encode(data: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::BF16 => data.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::F16 => data.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        _ => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+/// Writes tensors, each asked for its bytes when its turn comes.
+pub(crate) fn write_views<N, V>(path: &Path, views: impl Iterator<Item = (N, V)>) -> Result<()>
+where
+    N: AsRef<str> + Ord + Display,
+    V: View,
+{
     // PEFT and transformers look for this entry before they load a file.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| {
@@ -145,7 +155,7 @@ fn write_tensors<'a>(
 }
 
 /// Writes pretty-printed JSON with a final newline.
-fn write_json(path: &Path, value: &Value) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text = format!("{value:#}\n");
     std::fs::write(path, text).map_err(|source| TrainerError::Io { action: "write", path: path.to_owned(), source })
 }

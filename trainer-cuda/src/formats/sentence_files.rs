@@ -111,7 +111,7 @@ impl Modules {
             // The module path is the releases' own business: `models.Pooling`, `sentence_transformer.modules.pooling.Pooling`.
             let kind = r#type.rsplit('.').next().unwrap_or_default().to_owned();
             if !kinds.contains(&kind.as_str()) {
-                return Err(unsupported(&path, format!("the sentence-transformers module `{type}` after the others")));
+                return Err(unsupported(&path, format!("the sentence-transformers module `{type}`")));
             }
             // The list comes with the model, from anywhere: it must not reach outside its folder.
             if at.components().any(|part| !matches!(part, Component::Normal(_))) {

@@ -120,6 +120,14 @@ impl TextTokenizer {
         self.tokenizer.decode(ids, false).map_err(|err| refused(err.to_string()))
     }
 
+    /// The text of an answer's token ids, without special tokens.
+    ///
+    /// # Errors
+    /// [`TrainerError::Encode`], as [`TextTokenizer::encode`].
+    pub fn decode_answer(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, true).map_err(|err| refused(err.to_string()))
+    }
+
     /// A conversation as the model's chat template spells it.
     ///
     /// # Errors

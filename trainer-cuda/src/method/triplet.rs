@@ -51,6 +51,7 @@ impl<D: Device> Triplets<D> {
         held_out: &[TripletExample],
     ) -> Result<Self> {
         config.validate_for(train.len())?;
+        base.encoder()?; // before its vocabulary is looked at
         check_sequences(&base.config, train.iter().chain(held_out).flat_map(TripletExample::texts))?;
         let encoder = Encoder::load(device, base, Training::of(config), Self::budget(config, train, held_out))?;
         Ok(Self { encoder, config: config.triplet })

@@ -5,14 +5,20 @@ use trainer_cuda::device::{AttentionShape, Device};
 use crate::forests;
 use crate::support::{Random, assert_close, dot, on_every_device, output, take, wide};
 
-/// Output and log sum exp by the rule, all pairs.
-pub(crate) fn reference(q: &[f64], k: &[f64], v: &[f64], subtree_end: &[u32], shape: AttentionShape) -> [Vec<f64>; 2] {
+/// Output and log sum exp, all pairs of a query and a key that `sees` allows.
+pub(crate) fn reference(
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    sees: impl Fn(usize, usize) -> bool,
+    shape: AttentionShape,
+) -> [Vec<f64>; 2] {
     let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
     let (mut o, mut lse) = (Vec::new(), Vec::new());
     for (token, head) in (0..n_tokens).flat_map(|token| (0..heads).map(move |head| (token, head))) {
         let query = &q[(token * heads + head) * head_dim..][..head_dim];
         let row = |key: usize| (key * kv_heads + head / (heads / kv_heads)) * head_dim;
-        let visible: Vec<usize> = (0..=token).filter(|&key| token < subtree_end[key] as usize).collect();
+        let visible: Vec<usize> = (0..n_tokens).filter(|&key| sees(token, key)).collect();
         let score = |key| dot(query, &k[row(key)..][..head_dim]) / (head_dim as f64).sqrt();
         let scores: Vec<f64> = visible.iter().map(|&key| score(key)).collect();
         let max = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
@@ -51,7 +57,8 @@ fn forward_follows_the_rule() {
         let (q_len, kv_len) = (n_tokens * heads * head_dim, n_tokens * kv_heads * head_dim);
         let mut random = Random(53);
         let (q, k, v) = (random.values(q_len), random.values(kv_len), random.values(kv_len));
-        let [want_o, want_lse] = reference(&wide(&q, q_len), &wide(&k, kv_len), &wide(&v, kv_len), &subtree_end, shape);
+        let [want_o, want_lse] =
+            reference(&wide(&q, q_len), &wide(&k, kv_len), &wide(&v, kv_len), forests::rule(&subtree_end), shape);
         // Entries behind the batch are not read: a larger plan leaves old forests there.
         let subtree_end = [subtree_end, vec![0; 5]].concat();
         for result in on_every_device(|cpu| {
@@ -73,7 +80,8 @@ fn large_scores_do_not_overflow() {
     let (mut q, k, v) = (random.values(120), random.values(120), random.values(120));
     q[..120].iter_mut().for_each(|q| *q *= 1e4);
     let subtree_end = forests::random(55, 60, 3);
-    let [want_o, want_lse] = reference(&wide(&q, 120), &wide(&k, 120), &wide(&v, 120), &subtree_end, shape);
+    let [want_o, want_lse] =
+        reference(&wide(&q, 120), &wide(&k, 120), &wide(&v, 120), forests::rule(&subtree_end), shape);
     for result in on_every_device(|cpu| {
         let (mut o, mut lse) = (output(120), output(60));
         cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&subtree_end), shape);

@@ -19,6 +19,10 @@ fn writes_and_zeroes_touch_the_front_only() {
     cpu.zero_f32(&mut values, 1);
     assert_eq!(cpu.read_f32(&values, 4), [0.0, 2.0, 3.0, 0.0]);
 
+    let mut activations = cpu.alloc_act(3);
+    cpu.write_act(&mut activations, &[4.0, 5.0]);
+    assert_eq!(cpu.read_act(&activations, 3), [4.0, 5.0, 0.0]);
+
     let mut indices = cpu.alloc_index(3);
     cpu.write_index(&mut indices, &[7, 8]);
     assert_eq!(cpu.read_index(&indices, 3), [7, 8, 0]);
@@ -26,4 +30,12 @@ fn writes_and_zeroes_touch_the_front_only() {
     let mut weight = cpu.upload_weight(vec![1.0; 6], 2, 3);
     cpu.write_weight(&mut weight, &[2.0; 6]);
     assert_eq!(cpu.read_weight(&weight), [2.0; 6]);
+}
+
+#[test]
+fn append_rows_overwrites_the_rows_from_a_position_on() {
+    let cpu = Cpu::new(Some(1));
+    let mut cache = vec![0.0; 8];
+    cpu.append_rows(&mut cache, &vec![1.0, 2.0, 3.0, 4.0, 99.0], 1, 2, 2);
+    assert_eq!(cache, [0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
 }

@@ -5,7 +5,12 @@ use trainer_cuda::device::AttentionMask;
 
 use crate::support::Random;
 
-/// The forest rule.
+/// The forest rule, of a query and a key.
+pub(crate) fn rule(subtree_end: &[u32]) -> impl Fn(usize, usize) -> bool {
+    |query, key| key <= query && query < subtree_end[key] as usize
+}
+
+/// The same for the device.
 pub(crate) fn mask(subtree_end: &Vec<u32>) -> AttentionMask<'_, Cpu> {
     AttentionMask::Forest { subtree_end }
 }

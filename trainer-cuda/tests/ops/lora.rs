@@ -38,6 +38,23 @@ fn forward_adds_to_the_linear_layer() {
 }
 
 #[test]
+fn h_alone_is_that_of_the_forward_pass_bit_for_bit() {
+    for [n, out, inp, rank] in SHAPES {
+        let mut random = Random(12);
+        let (x, a, b) = (random.values(n * inp), random.values(rank * inp), random.values(out * rank));
+        on_every_device(|cpu| {
+            let (a, b) = (weight(cpu, &a, rank, inp), weight(cpu, &b, out, rank));
+            let (mut y, mut h, mut h_alone) = (output(n * out), output(n * rank), output(n * rank));
+            cpu.lora_forward(&mut y, &mut h, &x, &a, &b, SCALING, n);
+            cpu.lora_forward_h(&mut h_alone, &x, &a, n);
+            let (h, h_alone) = (take(h, n * rank), take(h_alone, n * rank));
+            assert!(h == h_alone, "{n} tokens, rank {rank}");
+            vec![h]
+        });
+    }
+}
+
+#[test]
 fn backward_accumulates_the_products() {
     for [n, out, inp, rank] in SHAPES {
         let mut random = Random(11);

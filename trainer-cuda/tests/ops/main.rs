@@ -3,13 +3,20 @@
 
 mod adamw;
 mod attention;
+mod attention_cached;
 mod attention_gradient;
+mod attention_segments;
 mod cross_entropy;
 mod device;
+mod dropout;
 mod forests;
+mod gelu;
+mod layer_norm;
 mod linear;
 mod lora;
 mod norm;
+mod pool;
 mod rows;
+mod storages;
 mod support;
 mod swiglu;

@@ -64,28 +64,30 @@ pub(crate) fn edges(cpu: &Cpu, rows: &[Vec<u32>]) -> EdgeBuffers<Cpu> {
     buffers
 }
 
-/// `run`'s results at each SIMD level; those of 1, 2 and 3 threads must be the same bytes, and so must those of the
-/// levels with FMA.
-pub(crate) fn on_every_device(run: impl Fn(&Cpu) -> Vec<Vec<f32>>) -> Vec<Vec<Vec<f32>>> {
-    let bits = |buffers: &Vec<Vec<f32>>| buffers.concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+/// `run`'s results at each SIMD level; those of 1, 2 and 3 threads must be the same bytes.
+pub(crate) fn at_every_level(run: impl Fn(&Cpu) -> Vec<Vec<f32>>) -> Vec<(SimdLevel, Vec<Vec<f32>>)> {
     let at_level = |level| {
         let result = run(&Cpu::with_simd(Some(1), level));
         for threads in [2, 3] {
             let other = run(&Cpu::with_simd(Some(threads), level));
             assert!(bits(&result) == bits(&other), "{threads} threads differ from one ({level})");
         }
-        result
+        (level, result)
     };
-    let levels = SimdLevel::available();
-    let results: Vec<_> = levels.iter().map(|&level| at_level(level)).collect();
-    let with_fma: Vec<_> = results
-        .iter()
-        .zip(&levels)
-        .filter(|(_, level)| level.to_string() != "portable")
-        .map(|(r, _)| bits(r))
-        .collect();
+    SimdLevel::available().into_iter().map(at_level).collect()
+}
+
+/// As [`at_every_level`], and the levels with FMA must give the same bytes.
+pub(crate) fn on_every_device(run: impl Fn(&Cpu) -> Vec<Vec<f32>>) -> Vec<Vec<Vec<f32>>> {
+    let results = at_every_level(run);
+    let with_fma = results.iter().filter(|(level, _)| level.to_string() != "portable");
+    let with_fma: Vec<_> = with_fma.map(|(_, result)| bits(result)).collect();
     assert!(with_fma.windows(2).all(|pair| pair[0] == pair[1]), "SIMD levels differ");
-    results
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+fn bits(buffers: &[Vec<f32>]) -> Vec<u32> {
+    buffers.concat().iter().map(|x| x.to_bits()).collect()
 }
 
 /// Each `got[i]` within `tolerance(i)` of `want[i]`.
