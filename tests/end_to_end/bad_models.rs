@@ -161,7 +161,7 @@ fn an_unsupported_architecture() {
     with_config("architectures", json!(["MambaForCausalLM"])).refuses(
         &[],
         "`model/config.json` is a `MambaForCausalLM` model; supported: LlamaForCausalLM, Qwen2ForCausalLM, \
-         Qwen3ForCausalLM; name another model with `--base-model`",
+         Qwen3ForCausalLM, BertModel, XLMRobertaModel, JinaEmbeddingsV3Model; name another model with `--base-model`",
     );
 }
 

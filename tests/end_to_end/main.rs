@@ -12,6 +12,7 @@ mod bad_telemetry;
 mod home;
 mod json_output;
 mod killed;
+mod memory;
 mod preferences;
 mod quick_start;
 mod reproducible;

@@ -33,11 +33,11 @@ fn corrections_train_by_dpo_and_are_judged_on_held_out_pairs() {
     let base = &report["held_out"]["base"];
     assert_eq!(base["loss"], std::f64::consts::LN_2);
     assert_eq!((&base["reward_accuracy"], &base["reward_margin"]), (&json!(0.0), &json!(0.0)));
-    // Every correction is the same agent, which 42 steps at 1e-3 teach: measured loss 0.34, margin 0.97.
+    // Every correction is the same agent, which 42 steps at 1e-3 teach: measured loss 0.0065, margin 5.0.
     let adapter = &report["held_out"]["adapter"];
     assert_eq!(adapter["reward_accuracy"], 1.0);
-    assert!(adapter["loss"].as_f64().unwrap() < 0.6, "{adapter}");
-    assert!(adapter["reward_margin"].as_f64().unwrap() > 0.2, "{adapter}");
+    assert!(adapter["loss"].as_f64().unwrap() < 0.1, "{adapter}");
+    assert!(adapter["reward_margin"].as_f64().unwrap() > 2.0, "{adapter}");
     assert_eq!(run["verdict"], "adapter beats base");
 
     let metrics = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
@@ -86,8 +86,7 @@ fn pairs_train_in_the_form_of_the_models_chat_template() {
 fn a_chat_formatter_and_a_model_without_a_chat_template() {
     corrected().refuses(
         &["--method", "dpo", "--formatter", "chat-formatter"],
-        "cannot encode example 0: cannot encode example 0: the model has no chat template; use the alpaca or \
-         prompt-completion format",
+        "cannot encode example 0: the model has no chat template; use the alpaca or prompt-completion format",
     );
 }
 

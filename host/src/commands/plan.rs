@@ -173,8 +173,8 @@ fn text(plan: &Plan, config: &PlanConfig) -> String {
     format!(
         "{} of {} ({}), {:.2} million values trained\n\
          batches of {} {what} of {} tokens that share nothing: what shares a beginning takes less\n\n{table}\n\n{fits}\
-         time on {}: a step of {:.3e} operations takes {} at the measured {:.0} GFLOP/s; {EXAMPLES} examples, {} epochs: {} \
-         steps, {}",
+         time on {}: a step of {:.3e} operations takes {} at the measured {:.0} GFLOP/s; {EXAMPLES} examples with \
+         `epochs = {}`: {} steps, {}",
         plan.method,
         plan.base_model,
         plan.architecture,
@@ -194,6 +194,7 @@ fn text(plan: &Plan, config: &PlanConfig) -> String {
 fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs_f64(seconds.round()).as_secs();
     match whole {
+        0 if seconds < 0.5 => format!("{:.1} ms", 1e3 * seconds),
         0..10 => format!("{seconds:.2} s"),
         10..120 => format!("{whole} s"),
         120..7200 => format!("{} min", whole / 60),
@@ -207,6 +208,6 @@ mod tests {
 
     #[test]
     fn durations_are_told_in_the_unit_that_people_would_use() {
-        assert_eq!([0.25, 42.4, 600.0, 9000.0].map(duration), ["0.25 s", "42 s", "10 min", "2.5 h"]);
+        assert_eq!([0.0125, 2.5, 42.4, 600.0, 9000.0].map(duration), ["12.5 ms", "2.50 s", "42 s", "10 min", "2.5 h"]);
     }
 }
