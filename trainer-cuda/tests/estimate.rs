@@ -20,7 +20,11 @@ const BUDGET: Budget = Budget { n_tokens: 64, n_rows: 40, n_edges: 40, max_posit
 
 /// Values of all trained tensors.
 fn n_trained<M: Method>(method: &M) -> u64 {
-    method.trained().iter().map(|tensor| method.device().weight_shape(&tensor.weight).iter().product::<usize>() as u64).sum()
+    method
+        .trained()
+        .iter()
+        .map(|tensor| method.device().weight_shape(&tensor.weight).iter().product::<usize>() as u64)
+        .sum()
 }
 
 #[test]
