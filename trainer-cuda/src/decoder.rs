@@ -71,11 +71,6 @@ impl<D: Device> Decoder<D> {
         &self.device
     }
 
-    /// The buffers it holds.
-    pub fn plan(&self) -> &MemoryPlan {
-        &self.plan
-    }
-
     /// The tensors being trained.
     pub fn trained(&self) -> &[Trainable<D>] {
         &self.trained

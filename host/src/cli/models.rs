@@ -43,10 +43,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value = "256")]
     pub max_new_tokens: NonZeroU32,
     /// Divides the logits that tokens are drawn by; 0 takes the likeliest
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw from the fewest likeliest tokens that have this probability together
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Seeds the draws
     #[arg(long, value_name = "N", default_value_t = 42)]

@@ -49,7 +49,8 @@ pub(super) fn run(args: EmbedArgs, json: bool) -> Result<Answer, HostError> {
             },
         }
     }
-    let text = format!("{} texts, {hidden} numbers each", texts.len());
+    let plural = if texts.len() == 1 { "" } else { "s" };
+    let text = format!("{} text{plural}, {hidden} numbers each", texts.len());
     let json_answer = json!({ "dimensions": hidden, "cut": cut, "embeddings": all });
     Ok(Answer { aside: !json, ..Answer::new(text, &json_answer) })
 }

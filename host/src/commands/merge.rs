@@ -19,6 +19,7 @@ struct Merged<'a> {
 pub(super) fn run(args: &MergeArgs) -> Result<Answer, HostError> {
     let base = BaseModel::open(&args.base_model)?;
     let adapter = Adapter::open(&args.adapter)?;
+    adapter.check_fits(&base)?; // before a folder is made
     run_dir::make_whole(&args.out, |folder| Ok(trainer_cuda::merge::merge(&base, &adapter, folder)?))?;
     let (tensors, adapted) = (base.tensors().len(), adapter.updates.len());
     let merged = Merged { out: &args.out, base_sha256: base.sha256()?, tensors, adapted };

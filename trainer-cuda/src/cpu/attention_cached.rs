@@ -102,7 +102,8 @@ fn group_of_heads_simd<S: Simd>(o: &mut [f32], q: &[f32], cache: Cache<'_>, n_ke
                 multiply::<S>(o, rescale);
                 *max = new_max;
             }
-            let p = S::select(lanes_below(n), exp::<S>(S::sub(score, S::splat(*max))), S::splat(0.0));
+            // Behind the last key: e^-87, which is nothing beside the 1 of the largest.
+            let p = exp::<S>(S::sub(score, S::splat(*max)));
             *sum = S::add(*sum, p);
             add_weighted::<S>(o, &S::to_array(p), &v);
         }

@@ -46,7 +46,7 @@ fn h_alone_is_that_of_the_forward_pass_bit_for_bit() {
             let (a, b) = (weight(cpu, &a, rank, inp), weight(cpu, &b, out, rank));
             let (mut y, mut h, mut h_alone) = (output(n * out), output(n * rank), output(n * rank));
             cpu.lora_forward(&mut y, &mut h, &x, &a, &b, SCALING, n);
-            cpu.lora_forward_h(&mut h_alone, &x, &a, n);
+            cpu.lora_down(&mut h_alone, &x, &a, n);
             let (h, h_alone) = (take(h, n * rank), take(h_alone, n * rank));
             assert!(h == h_alone, "{n} tokens, rank {rank}");
             vec![h]
