@@ -9,6 +9,7 @@ mod bad_configuration;
 mod bad_models;
 mod bad_plugins;
 mod bad_telemetry;
+mod conversations;
 mod home;
 mod json_output;
 mod killed;

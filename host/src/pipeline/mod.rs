@@ -17,6 +17,7 @@ mod recipe;
 mod source;
 mod train;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use trainer_cuda::TrainerError;
@@ -52,7 +53,10 @@ pub use source::{Source, import_file, open_or_create, open_source};
 /// [`HostError`], before training wherever that can be known.
 pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result<RunReport, HostError> {
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
-    let base = BaseModel::open(&config.base_model)?;
+    let base = Arc::new(BaseModel::open(&config.base_model)?);
+    // Its digest is wanted when training starts: it is known by then, beside the reading of spans.
+    let hashed = Arc::clone(&base);
+    std::thread::spawn(move || hashed.sha256());
     match config.model_type {
         ModelType::Llm => drop(base.decoder()?),
         ModelType::Embedding => drop(base.encoder()?),
@@ -79,7 +83,7 @@ struct Run<'a> {
     progress: &'a Progress,
     started_at: jiff::Timestamp,
     start: Instant,
-    base: BaseModel,
+    base: Arc<BaseModel>,
     plugins: RunPlugins,
     collected: Collected,
     statistics: DatasetStatistics,

@@ -1,5 +1,8 @@
 //! Chat records, which the base model's own template renders. The instruction is the system message; the setting
-//! `system_prompt` replaces it.
+//! `system_prompt` replaces it. An input that is a conversation itself, as JSON, stays one: `[{"role": ..., "content":
+//! ...}, ...]`, or such a list under `messages`.
+
+mod conversation;
 
 use formatter_kit::formatting::{
     ChatMessage, ChatPreference, ChatRole, Formatted, FormatterConfig, Guest, TrainingRecord,
@@ -36,17 +39,20 @@ fn preference(pair: PreferencePair, system_prompt: Option<&str>) -> TrainingReco
 
 /// Templates want a user turn: without an input, the instruction is the user's message.
 fn prompt(instruction: String, input: String, system_prompt: Option<&str>) -> Vec<ChatMessage> {
-    let (system, user) = match (system_prompt, input.is_empty()) {
-        (Some(system), false) => (system.to_string(), input),
-        (Some(system), true) => (system.to_string(), instruction),
-        (None, false) => (instruction, input),
-        (None, true) => (String::new(), instruction),
+    let user = |content: String| vec![ChatMessage { role: ChatRole::User, content }];
+    let (system, turns) = match conversation::parse(&input) {
+        Some(turns) => (instruction, turns),
+        None if input.is_empty() => (String::new(), user(instruction)),
+        None => (instruction, user(input)),
     };
-    let mut messages = Vec::with_capacity(3);
-    if !system.is_empty() {
+    let system = system_prompt.map_or(system, str::to_string);
+    let begins_with_system = turns.first().is_some_and(|turn| turn.role == ChatRole::System);
+    let mut messages = Vec::with_capacity(turns.len() + 2);
+    // A conversation's own system message is the one that the agent had.
+    if !system.is_empty() && !begins_with_system {
         messages.push(ChatMessage { role: ChatRole::System, content: system });
     }
-    messages.push(ChatMessage { role: ChatRole::User, content: user });
+    messages.extend(turns);
     messages
 }
 

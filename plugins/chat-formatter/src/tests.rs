@@ -62,6 +62,46 @@ fn empty_system_prompt_setting_means_no_system_turn() {
     assert_eq!(got, expected(&turns));
 }
 
+/// Two turns of which the first is answered.
+const CONVERSATION: &str = r#"[{"role": "user", "content": "What's weather?"},
+    {"role": "assistant", "content": "weather_agent"}, {"role": "user", "content": "And tomorrow?"}]"#;
+
+#[test]
+fn an_input_that_is_a_conversation_stays_one() {
+    let turns = [
+        (ChatRole::System, "Route the query"),
+        (ChatRole::User, "What's weather?"),
+        (ChatRole::Assistant, "weather_agent"),
+        (ChatRole::User, "And tomorrow?"),
+        (ChatRole::Assistant, "weather_agent"),
+    ];
+    assert_eq!(messages(&[], instruction("Route the query", CONVERSATION)), expected(&turns));
+    let under_messages = format!("{{\"messages\": {CONVERSATION}, \"temperature\": 0}}");
+    assert_eq!(messages(&[], instruction("Route the query", &under_messages)), expected(&turns));
+}
+
+#[test]
+fn a_conversations_own_system_message_stands() {
+    let own = r#"[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]"#;
+    let got = messages(&[("system_prompt", "Be long.")], instruction("Route the query", own));
+    assert_eq!(got[..2], expected(&[(ChatRole::System, "Be brief."), (ChatRole::User, "Hello")]));
+}
+
+#[test]
+fn json_that_is_no_conversation_is_the_users_message() {
+    let others = [
+        r#"{"query": "rain?"}"#,
+        r#"[{"role": "tool", "content": "x"}]"#,
+        r#"[{"role": "user", "content": [1]}]"#,
+        r#"[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]"#,
+        "[]",
+        "[1, 2",
+    ];
+    for input in others {
+        assert_eq!(messages(&[], instruction("Route", input))[1], (ChatRole::User, input.to_string()));
+    }
+}
+
 #[test]
 fn a_preference_pair_has_the_prompt_of_an_instruction_example_and_both_answers() {
     let pair = PreferencePair {
