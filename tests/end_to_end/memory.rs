@@ -69,7 +69,8 @@ fn the_largest_batch_fits_and_one_more_does_not() {
     for (device, bytes) in [("cpu_batch_size", "cpu_bytes"), ("gpu_batch_size", "gpu_bytes")] {
         let n = fits[device].as_u64().unwrap();
         assert!(n > 4, "{fits}");
-        let total = |n: u64| plan(&home, &["--max-length", "64", "--batch-size", &n.to_string()])["total"][bytes].as_u64();
+        let total =
+            |n: u64| plan(&home, &["--max-length", "64", "--batch-size", &n.to_string()])["total"][bytes].as_u64();
         assert!(total(n).unwrap() <= 8 << 20 && total(n + 1).unwrap() > 8 << 20, "{device}: {fits}");
     }
     assert_eq!(plan(&home, &["--memory", "100KiB"])["fits"]["cpu_batch_size"], 0);

@@ -74,7 +74,7 @@ impl Estimate {
         let model = Model::new(&base.config, config)?;
         let plan = model.plan(config, size);
         let n_trained = match config.use_lora {
-            true => model.matrices.iter().filter(|matrix| matrix.adapted).map(|m| m.lora_values(config)).sum(),
+            true => model.lora_values(config),
             false => model.n_values(),
         };
         let (weights, gpu_weights) = match config.use_lora {
@@ -209,6 +209,8 @@ struct Model<'a> {
     n_blocks: usize,
     /// Width of all heads together.
     attention_width: usize,
+    /// Rows and columns of BERT's pooler, whose update is only carried along for the file, where it has one.
+    pooler: usize,
     targets: Vec<&'static str>,
 }
 
@@ -247,6 +249,7 @@ impl<'a> Model<'a> {
             n_vectors: n_vectors as u64,
             n_blocks: decoder.num_hidden_layers,
             attention_width: decoder.num_attention_heads * decoder.head_dim,
+            pooler: 0,
             targets,
         }
     }
@@ -278,8 +281,14 @@ impl<'a> Model<'a> {
             n_vectors: (2 * hidden + encoder.num_hidden_layers * of_block) as u64,
             n_blocks: encoder.num_hidden_layers,
             attention_width: hidden,
+            pooler: if targets.contains(&"dense") { hidden } else { 0 },
             targets,
         }
+    }
+
+    fn lora_values(&self, config: &TrainConfig) -> u64 {
+        let adapted = self.matrices.iter().filter(|matrix| matrix.adapted);
+        adapted.map(|matrix| matrix.lora_values(config)).sum::<u64>() + (config.lora.rank * 2 * self.pooler) as u64
     }
 
     fn n_values(&self) -> u64 {

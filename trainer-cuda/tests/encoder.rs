@@ -195,6 +195,31 @@ fn training_lowers_the_held_out_loss_and_a_saved_adapter_gives_the_same_embeddin
 }
 
 #[test]
+fn dropout_follows_the_step_and_spares_evaluation() {
+    let Fixture { base, data } = fixture("bert");
+    let config = |dropout| {
+        let mut config = TrainConfig::default();
+        config.lora.dropout = dropout;
+        config
+    };
+    let adapter = peft::read_adapter(&fixtures_folder().join("golden/bert/adapter_init")).unwrap();
+    let loss_of = |dropout: f32, step: Option<usize>| {
+        let mut config = config(dropout);
+        config.lora.rank = 4; // adapter_init's
+        let mut trainer = trainer(&base, &config, &data);
+        trainer.method_mut().encoder_mut().write_adapter(&adapter).unwrap();
+        match step {
+            Some(step) => trainer.step(&[data.iter().collect()], step, 0.0).unwrap().loss,
+            None => trainer.evaluate(&data).loss,
+        }
+    };
+    assert_eq!(loss_of(0.5, Some(3)), loss_of(0.5, Some(3)));
+    assert_ne!(loss_of(0.5, Some(3)), loss_of(0.5, Some(4)));
+    assert_ne!(loss_of(0.5, Some(3)), loss_of(0.0, Some(3)));
+    assert_eq!(loss_of(0.5, None), loss_of(0.0, None));
+}
+
+#[test]
 fn an_adapter_folder_says_what_peft_and_sentence_transformers_need() {
     let Fixture { mut base, data } = fixture("bert");
     let ModelConfig::Encoder(config) = &mut base.config else { panic!("bert is an encoder") };

@@ -6,7 +6,7 @@ mod golden_set;
 
 use golden_set::{Bounds, Golden, Report, Row, encoders};
 use serde_json::Value;
-use trainer_cuda::config::{Distance, LoraConfig, ModelConfig, TargetModules, TrainConfig};
+use trainer_cuda::config::{Distance, LoraConfig, ModelConfig, Precision, TargetModules, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
 use trainer_cuda::encode::{TripletRecord, encode_triplets};
@@ -20,6 +20,9 @@ const DISTANCE: f64 = 2e-6; // absolute, per unit of the distance: cosine's 1 - 
 const LOSS: f64 = 1e-5; // relative
 const GRADIENT: f64 = 1e-4; // norm of the difference over the norm, per tensor
 const WEIGHTS: f64 = 1e-4; // absolute, after five AdamW steps
+/// One bf16 rounding of weights and of products' inputs, 2^-9 each; a cosine distance of 0.05 is the rest of two nearly
+/// equal vectors, and the loss adds a margin of 0.5 to a difference of two of them.
+const BF16_LOSS: f64 = 2e-3; // relative; what we measure is 3e-4
 
 const VARIANTS: [&str; 4] = ["triplet_cos_m0.5", "triplet_euc_m5", "triplet_euc_norm_m0.5", "triplet_cos_m5"];
 
@@ -47,6 +50,25 @@ fn check(golden: &mut Golden, report: &mut Report) {
             report.trajectory(golden, tag, trainer(golden, tag, &data), &data, &config, bounds);
         }
     }
+}
+
+#[test]
+fn losses_in_bf16_stay_near_hugging_faces_in_f32() {
+    let mut report = Report::new();
+    for golden in &encoders().collect::<Vec<_>>() {
+        let tag = VARIANTS[0];
+        let data = triplets(golden, golden.list(&["triplet_data"]));
+        let config = TrainConfig { precision: Precision::Bf16, ..config_of(golden, tag) };
+        let mut trainer = trainer_of(golden, config, &data);
+        let mut worst = 0.0f64;
+        for (index, (expected, batch)) in golden.trajectory(tag).iter().zip(data.chunks(4)).enumerate() {
+            let rate = expected.learning_rate as f32;
+            let step = trainer.step(&[batch.iter().collect()], index + 1, rate).expect("finite");
+            worst = worst.max((step.loss - expected.loss).abs() / expected.loss);
+        }
+        report.row(Row::new(golden, tag, "5 steps in bf16: loss, relative", worst, BF16_LOSS));
+    }
+    report.finish();
 }
 
 fn config_of(golden: &Golden, tag: &str) -> TrainConfig {
@@ -77,7 +99,10 @@ fn triplets(golden: &Golden, rows: &[Value]) -> Vec<TripletExample> {
 
 /// A trainer at `adapter_init`.
 fn trainer(golden: &Golden, tag: &str, data: &[TripletExample]) -> Trainer<Triplets<Cpu>> {
-    let config = config_of(golden, tag);
+    trainer_of(golden, config_of(golden, tag), data)
+}
+
+fn trainer_of(golden: &Golden, config: TrainConfig, data: &[TripletExample]) -> Trainer<Triplets<Cpu>> {
     let mut method = Triplets::new(Cpu::new(None), &golden.base, &config, data, &[]).expect("the model loads");
     let adapter = peft::read_adapter(&golden.folder.join("adapter_init")).expect("the adapter loads");
     method.encoder_mut().write_adapter(&adapter).expect("the adapter fits the model");

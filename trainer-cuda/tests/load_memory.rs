@@ -12,7 +12,7 @@ use trainer_cuda::batch::Budget;
 use trainer_cuda::config::{Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::formats::BaseModel;
-use trainer_cuda::trainer::Trainer;
+use trainer_cuda::method::Sft;
 
 const VOCAB: usize = 512;
 const HIDDEN: usize = 1024;
@@ -88,7 +88,7 @@ fn loading_takes_the_memory_of_the_weights_as_they_are_kept() {
         let before = status("VmRSS");
         let config = TrainConfig { precision, ..TrainConfig::default() };
         let budget = Budget { n_tokens: 1, n_rows: 1, n_edges: 1, max_position: 1 };
-        let trainer = Trainer::with_budget(Cpu::new(Some(2)), &base, config, budget).unwrap();
+        let method = Sft::with_budget(Cpu::new(Some(2)), &base, &config, budget).unwrap();
         let (peak, after) = (status("VmHWM") - before, status("VmRSS") - before);
         let weights = bytes * PARAMETERS;
         println!("{precision:?}: weights {weights}, peak {peak}, afterwards {after}");
@@ -96,6 +96,6 @@ fn loading_takes_the_memory_of_the_weights_as_they_are_kept() {
         // at most one tensor of 8 MiB. A second copy in any type, or the file itself, would be 68 MB and more.
         assert!(peak < weights + (24 << 20), "{precision:?}: {peak} bytes at the peak for weights of {weights}");
         assert!(after + (1 << 20) > weights, "{precision:?}: {after} bytes cannot hold weights of {weights}");
-        drop(trainer);
+        drop(method);
     }
 }

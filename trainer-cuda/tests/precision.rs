@@ -8,6 +8,7 @@ use trainer_cuda::config::{Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodeConfig, Record, encode_sft};
 use trainer_cuda::formats::BaseModel;
+use trainer_cuda::method::Sft;
 use trainer_cuda::trainer::{Event, Trainer};
 
 fn fixture(name: &str) -> PathBuf {
@@ -27,10 +28,11 @@ fn examples(base: &BaseModel) -> Vec<TokenExample> {
 fn losses(base: &BaseModel, precision: Precision) -> Vec<f64> {
     let data = examples(base);
     let config = TrainConfig { precision, learning_rate: 5e-3, ..TrainConfig::default() };
-    let mut trainer = Trainer::new(Cpu::new(None), base, config, &data, &[]).unwrap();
+    let method = Sft::new(Cpu::new(None), base, &config, &data, &[]).unwrap();
+    let mut trainer = Trainer::new(method, config).unwrap();
     let mut losses = Vec::new();
     trainer
-        .train(&data, &[], &mut |event| {
+        .train(&data, &[], None, &mut |event| {
             if let Event::Step(step) = event {
                 losses.push(step.loss);
             }
