@@ -3,11 +3,11 @@
 use crate::batch::Budget;
 use crate::config::{DecoderConfig, EncoderConfig, ModelConfig, Positions, Precision, TrainConfig};
 use crate::device::Device;
-use crate::encoder_block::PerEncoderModule;
+use crate::encoder::block::PerEncoderModule;
+use crate::encoder::text_batch::TextBudget;
 use crate::formats::{BaseModel, BlockType, StoredTensor};
 use crate::linear::{MODULE_NAMES, MODULE_PATHS};
 use crate::plan::{Kind, MemoryPlan, PlanOptions};
-use crate::text_batch::TextBudget;
 use crate::{Result, TrainerError};
 use std::time::{Duration, Instant};
 
