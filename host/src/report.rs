@@ -363,7 +363,7 @@ mod tests {
             let metrics = MethodMetrics::Dpo { reward_accuracy, reward_margin, chosen_reward, rejected_reward };
             Evaluation { loss, n_examples: 10, n_labels: 40, metrics }
         };
-        let verdict = |adapter| HeldOutComparison::new(scores(0.6931, 0.0), adapter).adapter_beats_base;
+        let verdict = |adapter| HeldOutComparison::new(scores(std::f64::consts::LN_2, 0.0), adapter).adapter_beats_base;
         assert!(verdict(scores(0.5, 0.6)));
         assert!(!verdict(scores(0.5, 0.4)));
         assert!(!verdict(scores(0.7, 0.6)));
