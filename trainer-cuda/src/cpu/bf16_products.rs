@@ -2,7 +2,7 @@
 
 use super::gemm::Operand;
 use super::gemm_tiles::{Panels, Rows, Target};
-use super::simd::{Lanes, Level, Pairs, SimdLevel};
+use super::simd::{Lanes, Pairs, SimdLevel};
 
 /// Defines `name`, which calls the function of [`x86`] of that name: products of pairs are asked for only at the one
 /// level that has them.
@@ -13,7 +13,7 @@ macro_rules! bf16_level {
             match simd.0 {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level exists only where the processor has its instructions.
-                Level::Avx512Bf16 => unsafe { x86::$name($($arg),*) },
+                super::simd::Level::Avx512Bf16 => unsafe { x86::$name($($arg),*) },
                 _ => unreachable!("products of bf16 at {simd}"),
             }
         })*
@@ -129,7 +129,7 @@ mod x86 {
             let k = k_start + 2 * word;
             if word + PAIRED < depth {
                 let next = columns(k + LANES);
-                prefetch(next.as_ptr(), next.len());
+                prefetch::<false, _>(next.as_ptr(), next.len());
             }
             for (panel, columns) in columns(k).chunks(PAIRED).enumerate() {
                 let mut v = [_mm512_setzero_si512(); PAIRED];

@@ -6,6 +6,7 @@
 //! `k` alone: the same bytes on any number of threads, and for any number of rows beside a row.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::elementwise::GRAIN;
@@ -160,15 +161,27 @@ struct Block {
     pairs: bool,
 }
 
-/// What the tasks of a product share.
-struct Shared<T>(T);
+/// Rows of A times all columns of B, over one piece of K: what its tasks share.
+struct Tasks<'a> {
+    cpu: &'a Cpu,
+    a: Rows,
+    b: Factor<'a>,
+    block: Block,
+    target: Target,
+    /// Panels of a task.
+    panels: usize,
+    k_block: usize,
+    row_groups: usize,
+    group_rows: usize,
+    /// Rows that go past the panels together: sixteen where they should go past many panels.
+    strip: usize,
+}
 
-// SAFETY: the tasks of `multiply` read A and B and write disjoint parts of C.
-unsafe impl<T> Sync for Shared<T> {}
+// SAFETY: tasks read A and B and write disjoint parts of C.
+unsafe impl Sync for Tasks<'_> {}
 
-/// Rows of A times all columns of B, over one piece of K.
 fn multiply(cpu: &Cpu, a: Rows, b: Factor<'_>, block: Block, target: Target) {
-    let Block { n_rows, n, k_start, depth, pairs } = block;
+    let Block { n_rows, n, depth, .. } = block;
     let is_thin = depth <= THIN && matches!(b, Factor::Values(_));
     let panels = if is_thin { K_BLOCK * PANELS / THIN } else { b.group_panels() };
     let longest = K_BLOCK * PANELS / panels;
@@ -178,43 +191,66 @@ fn multiply(cpu: &Cpu, a: Rows, b: Factor<'_>, block: Block, target: Target) {
     // Few columns, or many threads: the rows are split as well, and B, if it must be, is packed by each part.
     let row_groups = (4 * cpu.threads).div_ceil(column_groups).min(n_rows.div_ceil(4 * LANES));
     let group_rows = n_rows.div_ceil(row_groups).next_multiple_of(LANES);
+    let strip = if is_thin || b.is_far_apart() { LANES } else { group_rows };
     let grain = TASK.div_ceil(group_rows * panels * depth);
-    let shared = Shared((a, target));
-    cpu.for_range(column_groups * row_groups, grain, |tasks| {
-        let Shared((a, target)) = &shared;
-        PACKED_B.with_borrow_mut(|packed| {
-            for task in tasks {
-                let (column, row) = (task / row_groups * LANES * panels, task % row_groups * group_rows);
-                if row >= n_rows {
-                    continue;
-                }
-                let n_cols = (n - column).min(LANES * panels);
-                let n_panels = n_cols.div_ceil(LANES);
-                let n_rows = (n_rows - row).min(group_rows);
-                for k_offset in (0..depth).step_by(k_block) {
-                    let k_block = k_block.min(depth - k_offset);
-                    let (k_start, accumulate) = (k_start + k_offset, target.accumulate || k_offset > 0);
-                    let b = b.in_place(pairs, column, n, k_start, n_rows).unwrap_or_else(|| {
-                        let packed = &mut packed[..k_block * n_panels];
-                        pack(cpu.simd, packed, cpu.simd, b, pairs, column, n, k_start, k_block);
-                        Panels { data: packed.as_ptr().cast(), k_stride: LANES, panel_stride: LANES * k_block }
-                    });
-                    // SAFETY: row and column are inside C.
-                    let c = unsafe { target.c.add(row * target.row_stride + column * target.col_stride) };
-                    let target = Target { c, n_rows, n_cols, accumulate, ..*target };
-                    let strip = if is_thin { LANES } else { n_rows };
-                    for first in (0..n_rows).step_by(strip) {
-                        let a = a.at(row + first, k_offset);
-                        // SAFETY: as above.
-                        let c = unsafe { target.c.add(first * target.row_stride) };
-                        let target = Target { c, n_rows: strip.min(n_rows - first), ..target };
-                        match pairs {
-                            true => bf16_products::multiply_tiles(cpu.simd, a, b, k_block, &target),
-                            false => multiply_tiles(cpu.simd, a, b, k_block, &target),
-                        }
-                    }
+    let tasks = Tasks { cpu, a, b, block, target, panels, k_block, row_groups, group_rows, strip };
+    cpu.for_range(column_groups * row_groups, grain, |range| {
+        PACKED_B.with_borrow_mut(|packed| range.for_each(|task| tasks.run(task, packed)));
+    });
+}
+
+impl Tasks<'_> {
+    fn run(&self, task: usize, packed: &mut [Lanes]) {
+        let Block { n_rows, n, k_start, depth, pairs } = self.block;
+        let row = task % self.row_groups * self.group_rows;
+        let columns = self.columns(task);
+        if row >= n_rows {
+            return;
+        }
+        let (n_rows, n_panels) = ((n_rows - row).min(self.group_rows), columns.len().div_ceil(LANES));
+        for k in (0..depth).step_by(self.k_block) {
+            let k_block = self.k_block.min(depth - k);
+            let (simd, column) = (self.cpu.simd, columns.start);
+            let b = self.b.in_place(pairs, column, n, k_start + k, n_rows).unwrap_or_else(|| {
+                let packed = &mut packed[..k_block * n_panels];
+                pack(simd, packed, simd, self.b, pairs, column, n, k_start + k, k_block);
+                Panels { data: packed.as_ptr().cast(), k_stride: LANES, panel_stride: LANES * k_block }
+            });
+            for first in (0..n_rows).step_by(self.strip) {
+                self.prefetch_after(task, k + k_block, first / self.strip, n_rows.div_ceil(self.strip));
+                let a = self.a.at(row + first, k);
+                let target = Target {
+                    // SAFETY: the row and the column are inside C.
+                    c: unsafe {
+                        self.target.c.add((row + first) * self.target.row_stride + column * self.target.col_stride)
+                    },
+                    n_rows: self.strip.min(n_rows - first),
+                    n_cols: columns.len(),
+                    accumulate: self.target.accumulate || k > 0,
+                    ..self.target
+                };
+                match pairs {
+                    true => bf16_products::multiply_tiles(simd, a, b, k_block, &target),
+                    false => multiply_tiles(simd, a, b, k_block, &target),
                 }
             }
-        });
-    });
+        }
+    }
+
+    fn columns(&self, task: usize) -> Range<usize> {
+        let column = task / self.row_groups * LANES * self.panels;
+        column..(column + LANES * self.panels).min(self.block.n)
+    }
+
+    /// While a strip is multiplied, its share of what is packed next comes from memory.
+    fn prefetch_after(&self, task: usize, k: usize, share: usize, shares: usize) {
+        let Block { n, k_start, depth, pairs, .. } = self.block;
+        // The tasks in between are the other threads'.
+        let (task, k) = if k < depth { (task, k) } else { (task + self.cpu.threads, 0) };
+        let columns = self.columns(task);
+        if columns.start < n {
+            let words = k_start + k..k_start + depth.min(k + self.k_block);
+            self.b.prefetch_columns(pairs, columns, words, share, shares);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The factor B of a product, and packing it: sixteen columns into lanes, k after k.
 
+use std::ops::Range;
+
 use super::bf16_products;
 use super::gemm::{Operand, PANELS};
 use super::gemm_tiles::Panels;
@@ -100,6 +102,47 @@ impl<'a> Factor<'a> {
     }
 }
 
+impl Factor<'_> {
+    /// Whether what is packed together lies far apart, where the processor does not look by itself.
+    pub(super) fn is_far_apart(self) -> bool {
+        matches!(
+            (self, self.storage()),
+            (Factor::WeightColumns(_), Some(Storage::Panels(_) | Storage::PairPanels { .. }))
+        )
+    }
+
+    /// Asks for the `share`-th of `shares` parts of what packing columns `column..` from word `k_start` on will
+    /// read.
+    pub(super) fn prefetch_columns(
+        self,
+        pairs: bool,
+        columns: Range<usize>,
+        words: Range<usize>,
+        share: usize,
+        shares: usize,
+    ) {
+        let Factor::WeightColumns(weight) = self else { return };
+        let per_word = if pairs { 2 } else { 1 };
+        let (first, last) = (words.start * per_word / LANES, (words.end * per_word).div_ceil(LANES));
+        let part = |share: usize| first + (last - first) * share / shares;
+        let columns = columns.start..columns.end.min(weight.cols);
+        for panel in part(share)..part(share + 1).min(weight.rows.div_ceil(LANES)) {
+            match &weight.storage {
+                Storage::Panels(panels) => {
+                    let vectors = &panels.as_slice()[panel * weight.cols..][columns.clone()];
+                    prefetch::<true, _>(vectors.as_ptr(), vectors.len());
+                }
+                Storage::PairPanels { pairs, .. } => {
+                    let vectors = &pairs.as_slice()[panel * weight.cols.div_ceil(2)..];
+                    let vectors = &vectors[columns.start / 2..columns.end.div_ceil(2)];
+                    prefetch::<true, _>(vectors.as_ptr(), vectors.len());
+                }
+                Storage::Blocks { .. } | Storage::Rows(_) => {}
+            }
+        }
+    }
+}
+
 /// Bytes before a row of blocks.
 pub(super) fn row_bytes(block: BlockType, cols: usize, row: usize) -> usize {
     let (values, bytes) = block.block();
@@ -178,7 +221,9 @@ fn pack_simd<S: Simd>(
                 let (panels, width) = (panels.as_slice(), n_panels * LANES);
                 let vectors = |k: usize| &panels[k / LANES * n..][column..n.min(column + width)];
                 columns_to_lanes::<S, _, LANES>(packed, depth, k_start, Lanes::ZERO, vectors, |vectors, v| {
-                    (0..LANES).for_each(|i| v[i] = S::load(&vectors[i].0));
+                    for (v, vector) in v.iter_mut().zip(vectors) {
+                        *v = S::load(&vector.0);
+                    }
                 });
             }
             Storage::PairPanels { pairs: panels, .. } if pairs => {
@@ -190,7 +235,9 @@ fn pack_simd<S: Simd>(
                 let first = column / 2;
                 let vectors = |k: usize| &panels[k / LANES * n_pairs..][first..n_pairs.min(first + width)];
                 columns_to_lanes::<S, _, PAIRED>(packed, depth, k_start, Pairs::ZERO, vectors, |vectors, v| {
-                    (0..PAIRED).for_each(|i| (v[2 * i], v[2 * i + 1]) = S::widen(&vectors[i].0));
+                    for (v, pairs) in v.as_chunks_mut::<2>().0.iter_mut().zip(vectors) {
+                        (v[0], v[1]) = S::widen(&pairs.0);
+                    }
                 });
             }
             Storage::Blocks { block, bytes } => {
@@ -217,7 +264,7 @@ fn columns_to_lanes<'a, S: Simd, T: Copy + 'a, const N: usize>(
         if k + LANES < end {
             // The next rows lie far away, where the processor does not look by itself.
             let next = vectors(k + LANES);
-            prefetch(next.as_ptr(), next.len());
+            prefetch::<false, _>(next.as_ptr(), next.len());
         }
         let vectors = vectors(k);
         for panel in 0..n_panels {
@@ -233,14 +280,21 @@ fn columns_to_lanes<'a, S: Simd, T: Copy + 'a, const N: usize>(
             let packed = &mut packed[panel * depth + k - k_start..][..LANES.min(end - k)];
             // Of constant length, the loop is sixteen stores, and the vectors stay in registers.
             match packed.first_chunk_mut::<LANES>() {
-                Some(packed) => (0..LANES).for_each(|i| S::store(&mut packed[i].0, v[i])),
+                Some(packed) => store_each::<S>(packed, v),
                 None => {
                     let mut whole = [Lanes::ZERO; LANES];
-                    (0..LANES).for_each(|i| S::store(&mut whole[i].0, v[i]));
+                    store_each::<S>(&mut whole, v);
                     packed.copy_from_slice(&whole[..packed.len()]);
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn store_each<S: Simd>(packed: &mut [Lanes; LANES], v: [S::V; LANES]) {
+    for (packed, v) in packed.iter_mut().zip(v) {
+        S::store(&mut packed.0, v);
     }
 }
 

@@ -121,7 +121,7 @@ fn tile<S: Simd, M: Multiply<S>, const R: usize, const N: usize>(
     let c = unsafe { target.c.add(row * target.row_stride + panel * LANES * target.col_stride) };
     if target.accumulate && target.col_stride == 1 {
         for r in 0..R {
-            prefetch(c.wrapping_add(r * target.row_stride), n_cols.min(N * LANES));
+            prefetch::<false, _>(c.wrapping_add(r * target.row_stride), n_cols.min(N * LANES));
         }
     }
 

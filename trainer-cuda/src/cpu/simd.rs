@@ -25,14 +25,15 @@ pub(super) fn flat(lanes: &[Lanes]) -> &[f32] {
     unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
 }
 
-/// Asks for `len` values that will be read soon.
+/// Asks for `len` values that will be read soon, at `FAR` of the processor's second cache alone.
 #[inline(always)]
-pub(super) fn prefetch<T>(values: *const T, len: usize) {
+pub(super) fn prefetch<const FAR: bool, T>(values: *const T, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..len * size_of::<T>()).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let line = values.cast::<i8>().wrapping_add(line);
         // SAFETY: every x86-64 has the instruction, and it has no effect but on caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.cast::<i8>().wrapping_add(line)) };
+        unsafe { if FAR { _mm_prefetch::<_MM_HINT_T1>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) } };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (values, len);

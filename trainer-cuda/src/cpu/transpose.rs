@@ -29,9 +29,12 @@ pub(super) fn rows_to_lanes<'a, S: Simd>(
         let mut v = [S::splat(0.0); LANES];
         // Of constant length, the loops are sixteen loads and stores, and the vectors stay in registers.
         if n_rows >= LANES && width == LANES {
-            (0..LANES).for_each(|r| v[r] = S::read(&row(r)[start..start + LANES]));
-            let v = square::<S>(v);
-            (0..LANES).for_each(|p| S::store(&mut columns[(start + p) * stride].0, v[p]));
+            for (r, v) in v.iter_mut().enumerate() {
+                *v = S::read(&row(r)[start..start + LANES]);
+            }
+            for (p, v) in square::<S>(v).into_iter().enumerate() {
+                S::store(&mut columns[(start + p) * stride].0, v);
+            }
             continue;
         }
         for (r, v) in v.iter_mut().enumerate().take(n_rows) {
