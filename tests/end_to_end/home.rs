@@ -102,6 +102,26 @@ impl Home {
         assert_eq!(self.outputs(), [""; 0]);
     }
 
+    /// A command that must fail as a user's mistake does: exit code 1, `error` and nothing after it, nothing on standard
+    /// output, and this home as it was.
+    #[track_caller]
+    pub(crate) fn fails(&self, args: &[&str], error: &str) {
+        let before = self.names();
+        let ended = self.run(args);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert_eq!(ended.error(), error);
+        assert_eq!(ended.stdout, "");
+        assert_eq!(self.names(), before);
+    }
+
+    /// Everything in this home's own folder, hidden files too.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     /// Everything in the output folder, hidden files too.
     pub(crate) fn outputs(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path("out")) else { return Vec::new() };
@@ -171,6 +191,11 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 /// A Llama of two layers of 48, whose weights are random: it trains in a few milliseconds, and learns nothing.
 pub(crate) fn tiny_model() -> PathBuf {
     repository("trainer-cuda/tests/fixtures/golden/llama_tied/base")
+}
+
+/// A model, or an adapter of one, whose numbers were made with Hugging Face: `llama_tied/adapter_init`.
+pub(crate) fn golden(path: &str) -> PathBuf {
+    repository("trainer-cuda/tests/fixtures/golden").join(path)
 }
 
 /// Files only.

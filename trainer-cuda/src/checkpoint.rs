@@ -48,6 +48,19 @@ pub(crate) struct Position {
     pub(crate) stale_evaluations: usize,
 }
 
+impl Position {
+    /// Counts an evaluation after the step; true where no loss before was as low.
+    pub(crate) fn note(&mut self, loss: f64) -> bool {
+        let best = self.best.is_none_or(|(lowest, _)| loss < lowest);
+        if best {
+            (self.best, self.stale_evaluations) = (Some((loss, self.step)), 0);
+        } else {
+            self.stale_evaluations += 1;
+        }
+        best
+    }
+}
+
 /// The weights with the lowest held-out loss, on the host, one list per trained tensor.
 pub(crate) type BestWeights = Vec<Vec<f32>>;
 

@@ -3,11 +3,11 @@
 use crate::batch::Budget;
 use crate::config::{DecoderConfig, EncoderConfig, ModelConfig, Positions, Precision, TrainConfig};
 use crate::device::Device;
-use crate::encoder_block::PerEncoderModule;
+use crate::encoder::block::PerEncoderModule;
+use crate::encoder::text_batch::TextBudget;
 use crate::formats::{BaseModel, BlockType, StoredTensor};
 use crate::linear::{MODULE_NAMES, MODULE_PATHS};
 use crate::plan::{Kind, MemoryPlan, PlanOptions};
-use crate::text_batch::TextBudget;
 use crate::{Result, TrainerError};
 use std::time::{Duration, Instant};
 
@@ -141,8 +141,11 @@ impl Estimate {
 pub fn largest_that_fits(limit: u64, mut bytes: impl FnMut(usize) -> Result<u64>) -> Result<usize> {
     const MOST: usize = 1 << 20;
     let (mut fits, mut too_many) = (0, 1);
-    while too_many <= MOST && bytes(too_many)? <= limit {
+    while fits < MOST && bytes(too_many)? <= limit {
         (fits, too_many) = (too_many, 2 * too_many);
+    }
+    if fits == MOST {
+        return Ok(MOST);
     }
     while fits + 1 < too_many {
         let middle = fits + (too_many - fits) / 2;

@@ -1,6 +1,6 @@
 //! A linear layer: a frozen or trained matrix, and maybe a low-rank update beside it.
 
-use crate::buffers::{DroppedInput, LoraScratch};
+use crate::allocator::Allocator;
 use crate::device::{Device, Dropout, Trainable};
 
 /// A matrix of the model: fixed, or one of the tensors being trained.
@@ -59,6 +59,29 @@ pub struct Linear<D: Device> {
     pub out_features: usize,
     /// Columns of the matrix.
     pub in_features: usize,
+}
+
+/// Reused by every low-rank update.
+pub struct LoraScratch<D: Device> {
+    /// Gradient of `drop(x) A^T`.
+    pub d_h: D::Act, // [n_tokens, rank]
+    /// Where the run has dropout.
+    pub dropped: Option<DroppedInput<D>>,
+}
+
+/// What dropout leaves of an update's input.
+pub struct DroppedInput<D: Device> {
+    /// `drop(x)`.
+    pub x: D::Act, // [n_tokens, widest adapted input]
+    /// Its gradient.
+    pub dx: D::Act, // [n_tokens, widest adapted input]
+}
+
+impl<D: Device> LoraScratch<D> {
+    pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
+        let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
+        Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
+    }
 }
 
 impl<D: Device> Linear<D> {

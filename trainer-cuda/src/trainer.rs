@@ -155,30 +155,20 @@ impl<M: Method> Trainer<M> {
         let total_steps = steps_per_epoch * config.epochs;
         let rate = LearningRate::new(config.learning_rate, config.lr_scheduler, config.warmup_ratio, total_steps)?;
         let eval_steps = config.eval_steps.unwrap_or(steps_per_epoch);
+        let patience = config.early_stopping_patience.filter(|_| !held_out.is_empty());
         let saved = checkpoints.map(|checkpoints| (checkpoints, self.identity(checkpoints, train, held_out)));
+
         let (mut position, mut best_weights) = (Position::default(), None);
         let mut resumed_at = None;
-        if let Some((checkpoints, identity)) = &saved {
-            let (device, trained) = self.method.optimizer_parts();
-            if let Some((restored, best)) = checkpoint::restore(&checkpoints.path, identity, device, trained)? {
-                (position, best_weights) = (restored, best);
-                resumed_at = Some(position.step);
-                if on_event(&Event::Resumed { step: position.step }).is_break() {
-                    return Ok(Outcome {
-                        stopped: Stopped::Cancelled,
-                        steps: position.step,
-                        best_step: None,
-                        resumed_at,
-                    });
-                }
-            }
+        let mut cancelled = false;
+        if let Some((restored, best)) = self.restore(saved.as_ref())? {
+            resumed_at = Some(restored.step);
+            cancelled = on_event(&Event::Resumed { step: restored.step }).is_break();
+            (position, best_weights) = (restored, best);
         }
-
-        let patience = config.early_stopping_patience.filter(|_| !held_out.is_empty());
-        let mut stopped = Stopped::Finished;
         let exhausted = |position: &Position| patience.is_some_and(|patience| position.stale_evaluations >= patience);
         let mut epoch_batches = Vec::new();
-        while position.step < total_steps && !exhausted(&position) {
+        while !cancelled && position.step < total_steps && !exhausted(&position) {
             let (epoch, within) = (position.step / steps_per_epoch, position.step % steps_per_epoch);
             if within == 0 || epoch_batches.is_empty() {
                 epoch_batches = micro_batches(&config, train, epoch).collect();
@@ -192,51 +182,53 @@ impl<M: Method> Trainer<M> {
             let epoch = position.step as f64 / steps_per_epoch as f64;
             (metrics.total_steps, metrics.epoch) = (total_steps, epoch);
             metrics.step_ms = started.elapsed().as_secs_f64() * 1e3;
-            let mut cancelled = on_event(&Event::Step(metrics)).is_break();
+            cancelled = on_event(&Event::Step(metrics)).is_break();
 
-            let evaluates = !held_out.is_empty()
-                && (position.step.is_multiple_of(eval_steps) || (patience.is_some() && position.step == total_steps));
-            if evaluates && cancelled {
-                // The evaluation belongs to the step: without it the state is not one that an unbroken run has. What
-                // was saved before is.
-                stopped = Stopped::Cancelled;
-                break;
-            }
-            if evaluates {
+            let is_last = patience.is_some() && position.step == total_steps;
+            if !held_out.is_empty() && (position.step.is_multiple_of(eval_steps) || is_last) {
+                if cancelled {
+                    // The evaluation belongs to the step: without it the state is not one that an unbroken run has.
+                    // What was saved before is.
+                    break;
+                }
                 let evaluation = self.method.evaluate(held_out);
-                let best = position.best.is_none_or(|(loss, _)| evaluation.loss < loss);
-                position.stale_evaluations = if best { 0 } else { position.stale_evaluations + 1 };
+                let best = position.note(evaluation.loss);
                 if best && patience.is_some() {
-                    position.best = Some((evaluation.loss, position.step));
                     best_weights = Some(self.read_weights());
-                } else if best {
-                    position.best = Some((evaluation.loss, position.step));
                 }
                 let event = Event::Evaluation { step: position.step, epoch, best, evaluation };
                 cancelled = on_event(&event).is_break();
             }
-            if let Some((checkpoints, identity)) = &saved {
-                if cancelled || position.step.is_multiple_of(checkpoints.every_steps) {
-                    let (device, trained) = self.method.optimizer_parts();
-                    checkpoint::save(&checkpoints.path, identity, &position, device, trained, best_weights.as_ref())?;
-                }
-            }
-            if cancelled {
-                stopped = Stopped::Cancelled;
-                break;
+            if let Some((checkpoints, identity)) = &saved
+                && (cancelled || position.step.is_multiple_of(checkpoints.every_steps))
+            {
+                let (device, trained) = self.method.optimizer_parts();
+                checkpoint::save(&checkpoints.path, identity, &position, device, trained, best_weights.as_ref())?;
             }
         }
-        if stopped != Stopped::Cancelled {
-            if let (Some((_, best_step)), true) = (position.best, exhausted(&position)) {
-                stopped = Stopped::Early;
+
+        let outcome = |stopped, best_step| Outcome { stopped, steps: position.step, best_step, resumed_at };
+        let best_step = best_weights.as_ref().and(position.best).map(|(_, step)| step);
+        if cancelled {
+            return Ok(outcome(Stopped::Cancelled, best_step));
+        }
+        if let Some(weights) = &best_weights {
+            self.write_weights(weights);
+        }
+        match best_step.filter(|_| exhausted(&position)) {
+            Some(best_step) => {
                 let _ = on_event(&Event::EarlyStop { step: position.step, best_step }); // nothing is left to cancel
+                Ok(outcome(Stopped::Early, Some(best_step)))
             }
-            if let Some(weights) = &best_weights {
-                self.write_weights(weights);
-            }
+            None => Ok(outcome(Stopped::Finished, best_step)),
         }
-        let best_step = best_weights.and(position.best).map(|(_, step)| step);
-        Ok(Outcome { stopped, steps: position.step, best_step, resumed_at })
+    }
+
+    /// Goes back to the state of the checkpoint, where there is one.
+    fn restore(&mut self, saved: Option<&(&Checkpoints, Identity)>) -> Result<Option<(Position, Option<BestWeights>)>> {
+        let Some((checkpoints, identity)) = saved else { return Ok(None) };
+        let (device, trained) = self.method.optimizer_parts();
+        checkpoint::restore(&checkpoints.path, identity, device, trained)
     }
 
     /// One optimiser step over its micro-batches.

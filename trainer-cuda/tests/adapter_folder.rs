@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use trainer_cuda::config::{Precision, TargetModules};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encoder::Encoder;
+use trainer_cuda::encoder::text_batch::TextBatch;
 use trainer_cuda::formats::{Adapter, BaseModel, peft};
 use trainer_cuda::loader::Training;
-use trainer_cuda::text_batch::TextBatch;
 
 fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(path)

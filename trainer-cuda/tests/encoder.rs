@@ -12,10 +12,10 @@ use trainer_cuda::config::{
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encode::{EncodedTriplets, Skipped, TripletRecord, encode_triplets};
 use trainer_cuda::encoder::Encoder;
+use trainer_cuda::encoder::text_batch::TextBudget;
 use trainer_cuda::formats::{BaseModel, peft};
 use trainer_cuda::loader::Training;
 use trainer_cuda::method::{Method, TripletExample, Triplets};
-use trainer_cuda::text_batch::TextBudget;
 use trainer_cuda::trainer::Trainer;
 
 const MODELS: [&str; 3] = ["bert", "jina_v3", "xlm_roberta"];

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use trainer_cuda::config::{EncoderConfig, EncoderNames, LoraConfig, ModelConfig, Pooling, Positions, Precision};
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::encoder::Encoder;
+use trainer_cuda::encoder::text_batch::TextBudget;
 use trainer_cuda::formats::{BaseModel, peft};
 use trainer_cuda::loader::Training;
-use trainer_cuda::text_batch::TextBudget;
 
 /// A copy of a golden model, to be changed.
 struct Folder(tempfile::TempDir);

@@ -12,9 +12,9 @@ use trainer_cuda::cpu::Cpu;
 use trainer_cuda::decoder::Decoder;
 use trainer_cuda::formats::text_stream::TextStream;
 use trainer_cuda::formats::{Adapter, BaseModel, TextTokenizer, peft};
+use trainer_cuda::generator::sampling::Sampling;
 use trainer_cuda::generator::{Answer, AnswerConfig, End, Generator, check_prompt};
 use trainer_cuda::loader::Training;
-use trainer_cuda::sampling::Sampling;
 
 const PROMPT: &str = "### Instruction:\nRoute the query to an agent.\n### Input:\nmove my meeting\n### Response:\n";
 

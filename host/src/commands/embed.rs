@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 use trainer_cuda::TrainerError;
 use trainer_cuda::encoder::Encoder;
+use trainer_cuda::encoder::text_batch::TextBatch;
 use trainer_cuda::formats::BaseModel;
-use trainer_cuda::text_batch::TextBatch;
 
 use super::Answer;
 use super::generate::{device, open_adapter, read_stdin};

@@ -9,8 +9,8 @@ use serde::Serialize;
 use trainer_cuda::TrainerError;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::formats::{Adapter, BaseModel, ChatMessage};
+use trainer_cuda::generator::sampling::Sampling;
 use trainer_cuda::generator::{self, AnswerConfig, End, Generator};
-use trainer_cuda::sampling::Sampling;
 
 use super::Answer;
 use crate::cli::{GenerateArgs, ModelArgs};

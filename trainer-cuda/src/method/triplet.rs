@@ -8,9 +8,9 @@ use crate::Result;
 use crate::config::{TrainConfig, TripletConfig};
 use crate::device::{Device, Trainable};
 use crate::encoder::Encoder;
+use crate::encoder::text_batch::{TextBatch, TextBudget};
 use crate::formats::BaseModel;
 use crate::loader::Training;
-use crate::text_batch::{TextBatch, TextBudget};
 use sha2::{Digest, Sha256};
 
 /// Three texts as token ids, special tokens included.

@@ -1,8 +1,9 @@
 //! Every buffer of a run, allocated once from the memory plan.
 
+use crate::allocator::Allocator;
 use crate::device::{Device, EdgeBuffers};
-use crate::linear::PerModule;
-use crate::plan::{Kind, MemoryPlan};
+use crate::linear::{LoraScratch, PerModule};
+use crate::plan::MemoryPlan;
 
 /// What a block keeps from its forward pass for its backward pass, beside its input.
 pub struct LayerActivations<D: Device> {
@@ -62,22 +63,6 @@ pub struct Scratch<D: Device> {
     pub lora: LoraScratch<D>,
     /// Normalised heads, of models that normalise them.
     pub heads: Option<HeadScratch<D>>,
-}
-
-/// Reused by every low-rank update.
-pub struct LoraScratch<D: Device> {
-    /// Gradient of `drop(x) A^T`.
-    pub d_h: D::Act, // [n_tokens, rank]
-    /// Where the run has dropout.
-    pub dropped: Option<DroppedInput<D>>,
-}
-
-/// What dropout leaves of an update's input.
-pub struct DroppedInput<D: Device> {
-    /// `drop(x)`.
-    pub x: D::Act, // [n_tokens, widest adapted input]
-    /// Its gradient.
-    pub dx: D::Act, // [n_tokens, widest adapted input]
 }
 
 /// Normalised queries and keys, computed again for the backward pass; then the gradients of what was normalised.
@@ -202,17 +187,10 @@ impl<D: Device> Buffers<D> {
     }
 }
 
-impl<D: Device> LoraScratch<D> {
-    pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
-        let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
-        Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
-    }
-}
-
 impl<D: Device> HeadScratch<D> {
     /// `None` for models that do not normalise their heads.
     pub(crate) fn if_planned(from: &mut Allocator<'_, D>) -> Option<Self> {
-        from.plan.get("scratch.q").is_some().then(|| Self {
+        from.plans("scratch.q").then(|| Self {
             q: from.act("scratch.q"),
             k: from.act("scratch.k"),
             rstd_q: from.f32("scratch.rstd_q"),
@@ -251,53 +229,4 @@ impl<D: Device> LayerActivations<D> {
 /// The plan's name of the residual stream before block `layer`, or after the last.
 pub(crate) fn residual_name(layer: usize, num_hidden_layers: usize) -> String {
     if layer < num_hidden_layers { format!("layers.{layer}.x") } else { "x_final".into() }
-}
-
-/// Takes buffers out of the plan by name.
-pub(crate) struct Allocator<'a, D: Device> {
-    device: &'a D,
-    plan: &'a MemoryPlan,
-    taken: usize,
-}
-
-impl<'a, D: Device> Allocator<'a, D> {
-    pub(crate) fn new(device: &'a D, plan: &'a MemoryPlan) -> Self {
-        Self { device, plan, taken: 0 }
-    }
-
-    /// Every planned buffer was taken.
-    pub(crate) fn finish(self) {
-        assert_eq!(self.taken, self.plan.buffers.len(), "the plan lists a buffer that nobody allocates");
-    }
-
-    fn planned(&mut self, name: &str, kind: Kind) -> Option<usize> {
-        let buffer = self.plan.get(name)?;
-        assert_eq!(buffer.kind, kind, "`{name}` is planned as another kind");
-        self.taken += 1;
-        Some(buffer.len())
-    }
-
-    fn len(&mut self, name: &str, kind: Kind) -> usize {
-        self.planned(name, kind).unwrap_or_else(|| panic!("the plan lacks `{name}`"))
-    }
-
-    pub(crate) fn act(&mut self, name: &str) -> D::Act {
-        let len = self.len(name, Kind::Act);
-        self.device.alloc_act(len)
-    }
-
-    pub(crate) fn act_if_planned(&mut self, name: &str) -> Option<D::Act> {
-        let len = self.planned(name, Kind::Act)?;
-        Some(self.device.alloc_act(len))
-    }
-
-    pub(crate) fn f32(&mut self, name: &str) -> D::F32 {
-        let len = self.len(name, Kind::F32);
-        self.device.alloc_f32(len)
-    }
-
-    pub(crate) fn index(&mut self, name: &str) -> D::Index {
-        let len = self.len(name, Kind::Index);
-        self.device.alloc_index(len)
-    }
 }

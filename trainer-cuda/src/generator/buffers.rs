@@ -1,7 +1,8 @@
 //! Every buffer of text generation: the key-value cache, and what one pass through the model needs.
 
-use crate::buffers::{Allocator, HeadScratch};
+use crate::allocator::Allocator;
 use crate::config::DecoderConfig;
+use crate::decoder::buffers::HeadScratch;
 use crate::device::Device;
 use crate::plan::{Kind, MemoryPlan};
 

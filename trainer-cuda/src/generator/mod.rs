@@ -1,14 +1,18 @@
 //! Answers of a model: a pass over the prompt, then a token at a time over the key-value cache.
 
+mod block_decode;
+pub mod buffers;
+pub mod sampling;
+
 use crate::config::{DecoderConfig, Precision};
 use crate::decoder::Parameters;
 use crate::device::{AttentionShape, Device, Trainable};
 use crate::formats::text_stream::TextStream;
 use crate::formats::{Adapter, BaseModel, TextTokenizer};
-use crate::generator_buffers::{self, GeneratorBuffers, LastRow, TOKENS_PER_PASS};
+use crate::generator::buffers::{GeneratorBuffers, LastRow, TOKENS_PER_PASS};
+use crate::generator::sampling::{Sampler, Sampling};
 use crate::linear::MODULE_NAMES;
 use crate::loader::{Loader, Training};
-use crate::sampling::{Sampler, Sampling};
 use crate::{Result, TrainerError, rope};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -114,7 +118,7 @@ impl<D: Device> Generator<D> {
         if let Some(adapter) = adapter {
             adapter.write_to(&device, &mut trained);
         }
-        let plan = generator_buffers::plan(&config, max_length, lora_rank);
+        let plan = buffers::plan(&config, max_length, lora_rank);
         let mut buffers = GeneratorBuffers::new(&device, &plan, config.num_hidden_layers);
         let (cos, sin) = rope::tables(&config.rope(), max_length);
         device.write_f32(&mut buffers.step.rope_cos, &cos);

@@ -1,9 +1,9 @@
 //! The memory plan of an encoder: every buffer as arithmetic, before anything is allocated.
 
 use crate::config::{EncoderConfig, Positions};
-use crate::encoder_block::PerEncoderModule;
+use crate::encoder::block::PerEncoderModule;
+use crate::encoder::text_batch::TextBudget;
 use crate::plan::{Kind, MemoryPlan};
-use crate::text_batch::TextBudget;
 
 /// Names of the buffers that hold `x A^T` of each adapted module.
 pub(crate) const LORA_BUFFERS: PerEncoderModule<&str> =

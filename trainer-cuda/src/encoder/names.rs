@@ -1,7 +1,7 @@
 //! What transformers calls the parts of an encoder: adapters on disk and LoRA's target modules use these names.
 
 use crate::config::EncoderNames;
-use crate::encoder_block::PerEncoderModule;
+use crate::encoder::block::PerEncoderModule;
 
 /// Paths of the parts of one block.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,9 @@
 //! One block of a decoder on the tokens that follow a cached sequence: the forward list of `block.rs`, with the keys
 //! and values of earlier tokens read from the cache, and nothing kept for a backward pass.
 
-use crate::block::Block;
+use crate::decoder::block::Block;
 use crate::device::{AttentionShape, Device, Trainable};
-use crate::generator_buffers::{LayerCache, StepBuffers};
+use crate::generator::buffers::{LayerCache, StepBuffers};
 
 impl<D: Device> Block<D> {
     /// `step.x = block(step.x)` for the `shape.n_tokens` tokens after `n_past` cached ones; their keys and values join

@@ -1,7 +1,7 @@
 //! Looks for the buffer in which a forward pass went wrong.
 
 use crate::batch::Budget;
-use crate::buffers::{Buffers, LayerActivations, residual_name};
+use crate::decoder::buffers::{Buffers, LayerActivations, residual_name};
 use crate::device::Device;
 use crate::plan::MemoryPlan;
 

@@ -1,18 +1,23 @@
 //! A causal language model (Llama, Qwen2, Qwen3): embedding, blocks, final norm and output projection over a [`Forest`].
 
+pub mod block;
+pub mod buffers;
+pub mod head_norm;
+mod not_finite;
+
 use crate::batch::{Budget, Forest};
-use crate::block::Block;
-use crate::buffers::Buffers;
 use crate::config::DecoderConfig;
+use crate::decoder::block::Block;
+use crate::decoder::buffers::Buffers;
+use crate::decoder::head_norm::HeadNorms;
 use crate::device::{AttentionShape, CrossEntropyGrad, Device, Dropout, Trainable};
 use crate::dropout::LoraDropout;
 use crate::formats::BaseModel;
 use crate::formats::peft::NamedTensor;
-use crate::head_norm::HeadNorms;
 use crate::linear::{MODULE_NAMES, MODULE_PATHS, Parameter};
 use crate::loader::{Loader, Module, Training};
 use crate::plan::{MemoryPlan, PlanOptions};
-use crate::{Result, adapter, not_finite, rope};
+use crate::{Result, adapter, rope};
 
 /// The parameters of a decoder.
 pub(crate) struct Parameters<D: Device> {

@@ -5,8 +5,8 @@
 //! Gradient rule: parameters `+=`, activations `=`; the branch through a linear layer `+=` onto the residual's.
 
 use crate::device::{AttentionShape, Device, Trainable};
-use crate::encoder_buffers::{EncoderActivations, EncoderScratch, TextBuffers};
-use crate::layer_norm::LayerNorm;
+use crate::encoder::buffers::{EncoderActivations, EncoderScratch, TextBuffers};
+use crate::encoder::layer_norm::LayerNorm;
 use crate::linear::Linear;
 
 /// The parameters of one block.

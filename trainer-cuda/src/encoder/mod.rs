@@ -1,18 +1,25 @@
 //! A text encoder: embeddings, post-norm blocks, pooling and scaling over a [`TextBatch`].
 
+pub mod block;
+pub mod buffers;
+pub mod layer_norm;
+pub mod names;
+pub mod plan;
+pub mod text_batch;
+
 use crate::config::{EncoderConfig, Pooling, Positions, Precision, RopeScaling};
 use crate::device::{AttentionShape, Device, Dropout, Trainable};
 use crate::dropout::LoraDropout;
-use crate::encoder_block::EncoderBlock;
-use crate::encoder_buffers::EncoderBuffers;
+use crate::encoder::block::EncoderBlock;
+use crate::encoder::buffers::EncoderBuffers;
+use crate::encoder::layer_norm::LayerNorm;
+use crate::encoder::text_batch::{TextBatch, TextBudget};
 use crate::formats::peft::NamedTensor;
 use crate::formats::{Adapter, BaseModel};
-use crate::layer_norm::LayerNorm;
 use crate::linear::Parameter;
 use crate::loader::{Loader, Module, Training};
 use crate::plan::MemoryPlan;
 use crate::rope::{self, Rope};
-use crate::text_batch::{TextBatch, TextBudget};
 use crate::{Result, adapter};
 
 /// The model on a device, with its buffers.

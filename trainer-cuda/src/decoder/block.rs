@@ -3,9 +3,9 @@
 //! Backward recomputes the two normalised inputs, the MLP's product and normalised heads instead of keeping them.
 //! Gradient rule: parameters `+=`, activations `=`, the residual stream `+=`.
 
-use crate::buffers::{BatchBuffers, LayerActivations, Scratch};
+use crate::decoder::buffers::{BatchBuffers, LayerActivations, Scratch};
+use crate::decoder::head_norm::HeadNorms;
 use crate::device::{AttentionMask, AttentionShape, Device, Trainable};
-use crate::head_norm::HeadNorms;
 use crate::linear::{Linear, Parameter, PerModule};
 
 /// The parameters of one block.

@@ -1,6 +1,6 @@
 //! RMSNorm of each query and key head, between projection and rotation (Qwen3).
 
-use crate::buffers::HeadScratch;
+use crate::decoder::buffers::HeadScratch;
 use crate::device::{AttentionShape, Device, Trainable};
 use crate::linear::Parameter;
 

@@ -1,10 +1,11 @@
 //! Every buffer of an encoder, allocated once from its memory plan.
 
-use crate::buffers::{Allocator, LoraScratch};
+use crate::allocator::Allocator;
 use crate::device::{AttentionMask, Device};
-use crate::encoder_block::PerEncoderModule;
-use crate::encoder_plan::LORA_BUFFERS;
-use crate::layer_norm::NormActivations;
+use crate::encoder::block::PerEncoderModule;
+use crate::encoder::layer_norm::NormActivations;
+use crate::encoder::plan::LORA_BUFFERS;
+use crate::linear::LoraScratch;
 use crate::plan::MemoryPlan;
 
 /// What a block keeps from its forward pass for its backward pass.
