@@ -107,13 +107,13 @@ fn dpo_goes_on_to_the_same_bytes_after_kill_9() {
 }
 
 #[test]
-#[ignore = "two minutes; tests/kill_resume.sh runs it"]
+#[ignore = "40 s; tests/kill_resume.sh runs it"]
 fn sft_goes_on_to_the_same_bytes_after_kill_9_at_20_moments() {
     kills_and_resumes("sft", 20, 3);
 }
 
 #[test]
-#[ignore = "two minutes; tests/kill_resume.sh runs it"]
+#[ignore = "40 s; tests/kill_resume.sh runs it"]
 fn dpo_goes_on_to_the_same_bytes_after_kill_9_at_20_moments() {
     kills_and_resumes("dpo", 20, 4);
 }
