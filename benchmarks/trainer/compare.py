@@ -99,11 +99,11 @@ def run(command):
 
 def losses_agree(row):
     """The adapter begins as nothing, so the first loss is the base's on both sides. Where dropout is a peer's default (BERT
-    in sentence-transformers), it is noise on top; bf16 rounds hidden states at other places."""
+    in sentence-transformers), it is noise on top; bf16 rounds hidden states at other places: 0.5% apart over 20 labels."""
     ours = row.ours[0]["loss_first"]
     for peer, runs in row.theirs.items():
-        tolerance = 0.1 if peer == "sentence-transformers" else 1e-3 if row.precision == "f32" else 0.03
-        if abs(runs[0]["loss_first"] - ours) > tolerance:
+        tolerance = 0.1 if peer == "sentence-transformers" else 1e-3 if row.precision == "f32" else 0.02
+        if abs(runs[0]["loss_first"] - ours) > tolerance * max(ours, 1.0):
             return False
     return True
 

@@ -74,13 +74,19 @@ def loop_dpo(args, rows, meter, beta=0.1):
 def loop_triplet(args, rows, meter, margin=0.5):
     tokenizer, model, optimizer = load(args, transformers.AutoModel)
     encoded = [tokenizer([row[side] for side in ("anchor", "positive", "negative")], truncation=True, max_length=256)["input_ids"] for row in rows]
-    for batch in batches(encoded, args):
-        meter.begin()
-        ids, mask = padded([row[side] for side in range(3) for row in batch], tokenizer.pad_token_id)
+
+    def embeddings(sequences):
+        ids, mask = padded(sequences, tokenizer.pad_token_id)
         meter.tokens(mask)
         states = model(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask[..., None].to(states.dtype)
-        anchor, positive, negative = ((states * weights).sum(1) / weights.sum(1)).float().chunk(3)
+        return ((states * weights).sum(1) / weights.sum(1)).float()
+
+    for batch in batches(encoded, args):
+        meter.begin()
+        # Questions are a third as long as recordings: together, half of the tokens would be padding.
+        anchor = embeddings([row[0] for row in batch])
+        positive, negative = embeddings([row[side] for side in (1, 2) for row in batch]).chunk(2)
         loss = F.relu(margin - F.cosine_similarity(anchor, positive) + F.cosine_similarity(anchor, negative)).mean()
         loss.backward()
         optimizer.step()

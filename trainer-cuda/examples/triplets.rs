@@ -1,4 +1,4 @@
-//! Trains a LoRA adapter on triplets, prints what a step costs, and embeds texts with the result.
+//! Trains a LoRA adapter on triplets, and embeds texts with the result.
 //!
 //! `cargo run --release -p trainer-cuda --example triplets BASE TRIPLETS.jsonl OUT [steps]`
 //!
@@ -37,17 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}, {} triplets", device.describe(), examples.len());
     let mut trainer = Trainer::new(Triplets::new(device, &base, &config, &examples, &[])?, config)?;
     for (index, batch) in examples.chunks(BATCH_SIZE).cycle().take(steps).enumerate() {
-        let (wall, cpu) = (std::time::Instant::now(), cpu_seconds());
         let step = trainer.step(&[batch.iter().collect()], index + 1, LEARNING_RATE)?;
-        let cpu = cpu.zip(cpu_seconds()).map_or(String::new(), |(from, to)| format!(", {:.2} s of CPU", to - from));
-        println!(
-            "step {:3}  loss {:.4}  {} tokens of {}  {:.2} s{cpu}",
-            step.step,
-            step.loss,
-            step.n_tokens,
-            step.n_tokens_flat,
-            wall.elapsed().as_secs_f64(),
-        );
+        println!("step {:3}  loss {:.4}", step.step, step.loss);
     }
 
     let out = Path::new(out);
@@ -71,13 +62,4 @@ fn record(line: &str) -> Result<TripletRecord, Box<dyn Error>> {
     let row: Value = serde_json::from_str(line)?;
     let text = |key: &str| row[key].as_str().map(str::to_owned).ok_or(format!("a line lacks `{key}`"));
     Ok(TripletRecord { anchor: text("anchor")?, positive: text("positive")?, negative: text("negative")? })
-}
-
-/// Processor time of this process, where Linux tells it, in steps of 10 ms.
-fn cpu_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    let after_name = stat.rsplit(')').next()?;
-    let ticks: Vec<f64> =
-        after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-    Some(ticks.iter().sum::<f64>() / 100.0)
 }
