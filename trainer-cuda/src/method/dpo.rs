@@ -59,7 +59,7 @@ pub struct Dpo<D: Device> {
 }
 
 /// By how much the first loss of a fresh adapter may differ from ln 2, as log-probabilities are sums in f32 over other
-/// batches: 1e-6 in f32, 4e-3 measured in bf16.
+/// batches: 1e-6 in f32, 3e-3 in bf16 (SmolLM2-135M, four pairs).
 const FIRST_LOSS_TOLERANCE: f64 = 0.02;
 
 impl<D: Device> Dpo<D> {
