@@ -143,7 +143,7 @@ class Optimizer:
     def step(self):
         if self.masters is not self.adapter:
             for master, p in zip(self.masters, self.adapter):
-                master.grad = p.grad.float()
+                master.grad = None if p.grad is None else p.grad.float()  # the pooler has none
         torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
         self.adamw.step()
         if self.masters is not self.adapter:
