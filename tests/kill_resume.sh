@@ -3,4 +3,5 @@
 # bytes with those of runs that were left alone. Under a minute on two cores, after the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --release --package tunesmith --test end_to_end -- --ignored --nocapture at_20_moments
+# The whole workspace, as the other tests: the same features, so nothing is built again.
+cargo test --release --workspace --test end_to_end -- --ignored --nocapture at_20_moments
