@@ -40,6 +40,17 @@ pub enum HostError {
         /// The run's unfinished folder.
         folder: PathBuf,
     },
+    /// The GPU failed, with a checkpoint.
+    #[error(
+        "{error}; the training up to its last checkpoint is in `{}`; the same command with `--resume` goes on from there",
+        folder.display()
+    )]
+    LostTraining {
+        /// What failed.
+        error: TrainerError,
+        /// The run's unfinished folder.
+        folder: PathBuf,
+    },
     /// `--resume`, and nothing to go on with.
     #[error("no run `{run}` can be resumed in `{}`: {what}; start one without `--resume`", output_dir.display())]
     NothingToResume {

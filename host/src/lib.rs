@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod compute;
 pub mod config;
 pub mod dataset;
 pub mod error;

@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use trainer_cuda::estimate::Group;
+use trainer_cuda::estimate::{Estimate, Group};
 
 /// The buffers of a training do not fit. The first words are those that users of the Python system know of a GPU.
 #[derive(Debug, thiserror::Error)]
-#[error("CPU out of memory. Tried to allocate {} ({}), and {}; {remedy}", human(*.needed), parts(.groups), .limit.describe())]
+#[error(
+    "{} out of memory. Tried to allocate {} ({}), and {}; {remedy}",
+    .memory.name(), human(*.needed), parts(*.memory, .groups), .limit.describe()
+)]
 pub struct OutOfMemory {
+    /// Whose memory.
+    pub memory: Memory,
     /// Bytes of the plan.
     pub needed: u64,
     /// What they are for.
@@ -19,21 +24,50 @@ pub struct OutOfMemory {
     pub remedy: String,
 }
 
+/// Whose memory a training takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The machine's.
+    Cpu,
+    /// A GPU's.
+    Cuda,
+}
+
+impl Memory {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU",
+            Self::Cuda => "CUDA",
+        }
+    }
+
+    /// Bytes of a part.
+    pub fn of_group(self, group: &Group) -> u64 {
+        match self {
+            Self::Cpu => group.cpu_bytes,
+            Self::Cuda => group.gpu_bytes,
+        }
+    }
+
+    /// Bytes of all of it.
+    pub fn of(self, estimate: &Estimate) -> u64 {
+        match self {
+            Self::Cpu => estimate.cpu_bytes(),
+            Self::Cuda => estimate.gpu_bytes(),
+        }
+    }
+}
+
 /// What the memory plan must stay within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryLimit {
     /// `training.memory_limit`, in bytes.
     Configured(u64),
-    /// What is free on this machine, in bytes.
+    /// What is free, in bytes.
     Available(u64),
 }
 
 impl MemoryLimit {
-    /// The configured limit, or what is available; none where neither is known.
-    pub fn new(configured: Option<u64>) -> Option<Self> {
-        configured.map(Self::Configured).or_else(|| available().map(Self::Available))
-    }
-
     /// In bytes.
     pub fn bytes(self) -> u64 {
         match self {
@@ -88,8 +122,8 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
-fn parts(groups: &[Group]) -> String {
-    let part = |group: &Group| format!("{} {}", group.name, human(group.cpu_bytes));
+fn parts(memory: Memory, groups: &[Group]) -> String {
+    let part = |group: &Group| format!("{} {}", group.name, human(memory.of_group(group)));
     groups.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 

@@ -33,6 +33,8 @@ pub struct RunReport {
     pub lora: bool,
     /// What it was trained on.
     pub device: String,
+    /// Why it was that, where `auto` chose.
+    pub device_choice: Option<String>,
     /// Spans that the extractor saw.
     pub spans: u64,
     /// Examples that could train, by kind.
@@ -225,6 +227,9 @@ impl fmt::Display for RunReport {
         row("method", self.decision.to_string());
         row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
         row("device", self.device.clone());
+        if let Some(why) = &self.device_choice {
+            row("", format!("chosen, as {why}"));
+        }
         row("steps", self.steps_told());
         row(
             "training",

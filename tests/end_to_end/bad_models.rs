@@ -111,7 +111,7 @@ fn missing_safetensors() {
 #[test]
 fn a_missing_tensor() {
     with_config("num_hidden_layers", json!(3))
-        .refuses(&[], "`model` lacks tensor `model.layers.2.input_layernorm.weight`; fetch or copy the model again");
+        .refuses(&[], "`model` lacks tensor `model.layers.2.self_attn.q_proj.weight`; fetch or copy the model again");
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod bad_telemetry;
 mod conversations;
 mod embedding;
 mod generating;
+mod gpu;
+mod gpu_faults;
 mod home;
 mod json_output;
 mod killed;

@@ -43,7 +43,7 @@ fn search(index: usize, modality: &str) -> Value {
 }
 
 /// 70 judged searches: 140 triplets, of which 14 are held out.
-fn home(modality: &str) -> Home {
+pub(crate) fn home(modality: &str) -> Home {
     let home = Home::empty();
     home.write("traces.jsonl", lines((0..70).map(|index| search(index, modality))));
     home.write(

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use trainer_cuda::config::Precision;
 use trainer_cuda::cpu::{Cpu, SimdLevel};
-use trainer_cuda::device::Device;
+use trainer_cuda::device::{Device, LowRank, Modules, Place, UpdateGradient};
 use trainer_cuda::formats::{BlockType, StoredTensor};
 
 /// Tokens, rows and columns of the weight.
@@ -50,7 +50,8 @@ fn main() {
                 linear(&cpu, precision, shape, peak);
             }
         }
-        println!("low-rank updates\n{:>8}{:>8}{:>8}{:>14}{:>14}", "tokens", "out", "in", "forward", "backward");
+        println!("low-rank updates");
+        println!("{:>8}{:>8}{:>8}{:>14}{:>14}{:>14}{:>14}", "tokens", "out", "in", "h", "dh", "dx", "da, db");
         for shape in LORA {
             lora(&cpu, shape, peak::f32(simd).map(|peak| peak * threads as f64));
         }
@@ -60,12 +61,14 @@ fn main() {
 
 fn linear(cpu: &Cpu, precision: Precision, [n_tokens, out, inp]: [usize; 3], peak: Option<f64>) {
     let bytes = values(out * inp).iter().flat_map(|x| x.to_le_bytes()).collect();
-    let weight = cpu.upload_frozen(&StoredTensor::new(vec![out, inp], BlockType::F32, bytes), precision);
+    let tensor = StoredTensor::new(vec![out, inp], BlockType::F32, bytes);
+    let weight = cpu.upload_frozen(&tensor, precision, Place::Matrix);
+    let layer = Modules { packed: &(), weight: [&weight], bias: [None], low_rank: [None] };
     let (x, dy) = (values(n_tokens * inp), values(n_tokens * out));
     let (mut y, mut dx, mut d_weight) = (dy.clone(), x.clone(), vec![0.0; out * inp]);
     let flops = 2.0 * (n_tokens * out * inp) as f64;
-    let forward = rate(flops, peak, || cpu.linear_forward(&mut y, &x, &weight, None, n_tokens));
-    let input = rate(flops, peak, || cpu.linear_backward_input(&mut dx, &dy, &weight, n_tokens, false));
+    let forward = rate(flops, peak, || cpu.linear_forward([&mut y], &x, [None], &layer, None, n_tokens));
+    let input = rate(flops, peak, || cpu.linear_backward_input(&mut dx, [&dy], [None], &layer, None, n_tokens));
     let gradient = match precision {
         Precision::F32 => rate(flops, peak, || cpu.linear_backward_weight(&mut d_weight, &dy, &x, out, inp, n_tokens)),
         _ => String::new(), // trained weights are f32
@@ -73,18 +76,25 @@ fn linear(cpu: &Cpu, precision: Precision, [n_tokens, out, inp]: [usize; 3], pea
     println!("{n_tokens:>8}{out:>8}{inp:>8}{forward:>14}{input:>14}{gradient:>14}");
 }
 
+/// What of a low-rank update is a call of its own.
 fn lora(cpu: &Cpu, [n_tokens, out, inp]: [usize; 3], peak: Option<f64>) {
-    let a = cpu.upload_weight(values(RANK * inp), RANK, inp);
-    let b = cpu.upload_weight(values(out * RANK), out, RANK);
+    let trained =
+        |name: &str, rows, cols| cpu.upload_trained(name.into(), values(rows * cols), rows, cols, Place::Matrix);
+    let (weight, mut trained) = (trained("w", out, inp).weight, [trained("a", RANK, inp), trained("b", out, RANK)]);
     let (x, dy) = (values(n_tokens * inp), values(n_tokens * out));
-    let (mut y, mut dx, mut h, mut d_h) = (dy.clone(), x.clone(), values(n_tokens * RANK), values(n_tokens * RANK));
-    let (mut d_a, mut d_b) = (vec![0.0; RANK * inp], vec![0.0; out * RANK]);
-    let flops = 2.0 * (n_tokens * RANK * (out + inp)) as f64;
-    let forward = rate(flops, peak, || cpu.lora_forward(&mut y, &mut h, &x, &a, &b, 1e-3, n_tokens));
-    let backward = rate(2.0 * flops, peak, || {
-        cpu.lora_backward(&mut dx, &mut d_a, &mut d_b, &mut d_h, &dy, &x, &h, &a, &b, 1e-3, n_tokens);
+    let (mut dx, mut h, mut d_h) = (x.clone(), values(n_tokens * RANK), values(n_tokens * RANK));
+    let [of_input, of_output] = [inp, out].map(|width| 2.0 * (n_tokens * RANK * width) as f64);
+    let scaling = 1e-3;
+    let update = LowRank { a: &trained[0].weight, b: &trained[1].weight, scaling };
+    let layer = Modules { packed: &(), weight: [&weight], bias: [None], low_rank: [Some(update)] };
+    let down = rate(of_input, peak, || cpu.low_rank_forward([Some(&mut h)], &x, &x, &layer, n_tokens));
+    let up = rate(of_output, peak, || cpu.low_rank_backward([Some(&mut d_h)], [&dy], &layer, n_tokens));
+    let input = rate(of_input, peak, || cpu.low_rank_input(&mut dx, &d_h, &trained[0].weight, n_tokens));
+    let gradients = rate(of_input + of_output, peak, || {
+        let update = UpdateGradient { a: 0, b: 1, scaling, dy: &dy, x: &x, h: &h, d_h: &d_h };
+        cpu.low_rank_gradients(&mut trained, &[update], n_tokens);
     });
-    println!("{n_tokens:>8}{out:>8}{inp:>8}{forward:>14}{backward:>14}");
+    println!("{n_tokens:>8}{out:>8}{inp:>8}{down:>14}{up:>14}{input:>14}{gradients:>14}");
 }
 
 fn values(len: usize) -> Vec<f32> {

@@ -12,6 +12,8 @@
 mod flags;
 #[path = "step_cost/random_tokens.rs"]
 mod random_tokens;
+#[path = "step_cost/since_start.rs"]
+mod since_start;
 #[path = "step_cost/usage.rs"]
 mod usage;
 
@@ -73,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("\npeak memory {:.0} MiB", usage::peak_rss_mib());
-    println!("{:.1} s from the start", usage::seconds_since_start()?);
+    println!("{:.1} s from the start", since_start::seconds_since_start()?);
     Ok(())
 }
 

@@ -18,6 +18,8 @@
 mod flags;
 #[path = "step_cost/random_tokens.rs"]
 mod random_tokens;
+#[path = "step_cost/since_start.rs"]
+mod since_start;
 #[path = "step_cost/usage.rs"]
 mod usage;
 
@@ -207,7 +209,7 @@ fn measure<M: Method>(options: &Options, method: M, examples: &[M::Example]) -> 
         wall.push(started.elapsed().as_secs_f64());
         cpu.push(usage::cpu_seconds() - cpu_before);
         if index == 0 {
-            first_step = usage::seconds_since_start()?;
+            first_step = since_start::seconds_since_start()?;
         }
     }
     let per_step = |tokens: usize| tokens as f64 / *steps as f64;

@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (ids, _) = base.tokenizer.encode_within(text, base.config.max_length())?;
             // A text of another batch may be longer than the buffers.
             if ids.len() <= trainer.method().encoder().budget().max_length {
-                let embedding = trainer.method_mut().encoder_mut().embed(&[&ids]).swap_remove(0);
+                let embedding = trainer.method_mut().encoder_mut().embed(&[&ids])?.swap_remove(0);
                 writeln!(file, "{}", json!({ "text": text, "embedding": embedding }))?;
             }
         }

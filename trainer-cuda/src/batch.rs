@@ -139,6 +139,11 @@ impl Forest {
         self.edge_target.len()
     }
 
+    /// Examples.
+    pub fn n_sequences(&self) -> usize {
+        self.example_start.len() - 1
+    }
+
     /// Labelled tokens over all examples: what a mean loss divides by.
     pub fn total_weight(&self) -> f64 {
         self.example_edges.len() as f64
@@ -168,6 +173,8 @@ impl Forest {
             n_rows: self.n_rows(),
             n_edges: self.n_edges(),
             max_position: self.position.iter().max().map_or(0, |&p| p as usize + 1),
+            n_sequences: self.n_sequences(),
+            n_labels: self.example_edges.len(),
         }
     }
 }
@@ -183,6 +190,10 @@ pub struct Budget {
     pub n_edges: usize,
     /// Longest sequence.
     pub max_position: usize,
+    /// Examples; two for a preference pair.
+    pub n_sequences: usize,
+    /// Labels of all examples.
+    pub n_labels: usize,
 }
 
 impl Budget {
@@ -193,6 +204,8 @@ impl Budget {
             n_rows: self.n_rows.max(other.n_rows),
             n_edges: self.n_edges.max(other.n_edges),
             max_position: self.max_position.max(other.max_position),
+            n_sequences: self.n_sequences.max(other.n_sequences),
+            n_labels: self.n_labels.max(other.n_labels),
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Identity {
     /// Of the file's layout.
     pub(crate) format: u32,
     pub(crate) method: String,
+    /// Kind of device: another one rounds otherwise.
+    pub(crate) device: String,
     pub(crate) config: TrainConfig,
     pub(crate) base_sha256: String,
     pub(crate) data_sha256: String,
@@ -94,6 +96,8 @@ pub(crate) fn save<D: Device>(
             tensors.push((format!("{part}/{}", tensor.name), len, bytes(values)));
         }
     }
+    // What a device reads after a failure is no state of the run.
+    device.check()?;
     for (tensor, values) in trained.iter().zip(best.into_iter().flatten()) {
         tensors.push((format!("best/{}", tensor.name), values.len(), bytes(values.clone())));
     }
@@ -176,6 +180,9 @@ fn difference(saved: &Value, own: &Identity) -> Option<String> {
         let mut keys = Vec::new();
         differing_keys("", &saved["config"], &own["config"], &mut keys);
         return Some(format!("another configuration: {}", keys.join(", ")));
+    }
+    if saved["device"] != own["device"] {
+        return Some(format!("another device: `device` is {} there, {} here", saved["device"], own["device"]));
     }
     let other =
         [("method", "another method"), ("base_sha256", "another base model"), ("data_sha256", "other training data")];

@@ -3,10 +3,9 @@
 //! A pure function of the run's seed, the optimiser step, the training pass within the step and the module: there is
 //! no generator whose state a checkpoint would have to keep, and recomputed activations drop the same inputs.
 
-use crate::device::Dropout;
 use sha2::{Digest, Sha256};
 
-/// Chooses the masks of each training pass.
+/// Chooses the seeds of each training pass's masks.
 #[derive(Debug, Clone, Copy)]
 pub struct LoraDropout {
     probability: f32,
@@ -21,7 +20,7 @@ impl LoraDropout {
         Self { probability, seed, step: 0, passes: 0 }
     }
 
-    /// False where every mask is `None`.
+    /// False where nothing is dropped.
     pub fn drops(&self) -> bool {
         self.probability > 0.0
     }
@@ -31,18 +30,21 @@ impl LoraDropout {
         (self.step, self.passes) = (step, 0);
     }
 
-    /// The masks of the next training pass, by the number of the module in the model.
-    pub fn next_pass(&mut self) -> impl Fn(usize) -> Option<Dropout> + use<> {
-        let (Self { probability, seed, step, passes }, drops) = (*self, self.drops());
+    /// Share of dropped inputs.
+    pub fn probability(&self) -> f32 {
+        self.probability
+    }
+
+    /// The seeds of the next training pass, low and high half for each module of the model.
+    pub fn next_pass(&mut self, n_modules: usize) -> Vec<u32> {
+        let Self { seed, step, passes, .. } = *self;
         self.passes += 1;
-        move |module| {
-            let mask_seed = || {
-                let parts = [seed, step as u64, passes as u64, module as u64].map(u64::to_le_bytes);
-                let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(parts.concat()));
-                u64::from_le_bytes([a, b, c, d, e, f, g, h])
-            };
-            drops.then(|| Dropout { probability, seed: mask_seed() })
-        }
+        let of_module = |module: usize| {
+            let parts = [seed, step as u64, passes as u64, module as u64].map(u64::to_le_bytes);
+            let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(parts.concat()));
+            [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
+        };
+        (0..n_modules).flat_map(of_module).collect()
     }
 }
 
@@ -58,8 +60,7 @@ mod tests {
             let mut dropout = LoraDropout::new(0.1, run);
             dropout.begin_step(step);
             for _pass in 0..3 {
-                let masks = dropout.next_pass();
-                seeds.extend((0..7).map(|module| masks(module).expect("it drops").seed));
+                seeds.extend(dropout.next_pass(7).chunks_exact(2).map(<[u32]>::to_vec));
             }
         }
         assert_eq!(seeds.len(), 4 * 3 * 7);
@@ -67,16 +68,10 @@ mod tests {
         let (mut straight, mut resumed) = (LoraDropout::new(0.1, 1), LoraDropout::new(0.1, 1));
         (1..4).for_each(|step| {
             straight.begin_step(step);
-            drop(straight.next_pass());
+            straight.next_pass(6);
         });
         resumed.begin_step(4);
         straight.begin_step(4);
-        let seed = |dropout: &mut LoraDropout| dropout.next_pass()(5).expect("it drops").seed;
-        assert_eq!(seed(&mut straight), seed(&mut resumed));
-    }
-
-    #[test]
-    fn probability_0_drops_nothing() {
-        assert!(LoraDropout::new(0.0, 1).next_pass()(0).is_none());
+        assert_eq!(straight.next_pass(6), resumed.next_pass(6));
     }
 }

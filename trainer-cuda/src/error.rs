@@ -143,6 +143,38 @@ pub enum TrainerError {
         /// What the first step gave.
         loss: f64,
     },
+    /// The buffers and parameters of a run do not fit on the GPU.
+    #[error(
+        "CUDA out of memory. Tried to allocate {:.2} GiB, and {device} has {:.2} GiB free of {:.2} GiB; lower the batch size or \
+         the maximum length, train with `recompute`, or hold the base as `quantized`",
+        gib(*.needed), gib(*.free), gib(*.total)
+    )]
+    OutOfMemory {
+        /// `NVIDIA H100`
+        device: String,
+        /// Bytes of the memory plan.
+        needed: u64,
+        /// Bytes that the driver says are free.
+        free: u64,
+        /// Bytes of the device.
+        total: u64,
+    },
+    /// There is no GPU that this build can train on.
+    #[error("{what}; {remedy}")]
+    NoGpu {
+        /// What is missing or wrong.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// An operation failed on the GPU.
+    #[error("the GPU failed in `{operation}`: {message}")]
+    Cuda {
+        /// The operation at which the driver reported it; with every operation waited for, the one that failed.
+        operation: String,
+        /// The driver's words.
+        message: String,
+    },
     /// A number left the range of floats.
     #[error("{what} is not finite at step {step}; lower the learning rate, or look at the examples of that step")]
     NotFinite {
@@ -151,6 +183,10 @@ pub enum TrainerError {
         /// Optimiser step, from 1.
         step: usize,
     },
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 /// The trainer's result.

@@ -2,12 +2,15 @@
 
 use crate::batch::Budget;
 use crate::config::{DecoderConfig, EncoderConfig, ModelConfig, Positions, Precision, TrainConfig};
-use crate::device::Device;
+use crate::cpu::Cpu;
+use crate::cuda::layout;
+use crate::decoder::modules::{MODULE_NAMES, MODULE_PATHS};
+use crate::device::{Device, Modules, PackedModule, PackedShape, Place};
 use crate::encoder::block::PerEncoderModule;
 use crate::encoder::text_batch::TextBudget;
 use crate::formats::{BaseModel, BlockType, StoredTensor};
-use crate::linear::{MODULE_NAMES, MODULE_PATHS};
-use crate::plan::{Kind, MemoryPlan, PlanOptions};
+use crate::loader::{Source, Training, last_part};
+use crate::plan::{DeviceSizes, Kind, MemoryPlan, PlanOptions, PlannedBuffer, PlannedParameter};
 use crate::{Result, TrainerError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 pub enum BatchSize {
     /// Of a decoder.
     Forest(Budget),
+    /// Of a decoder that is trained on preference pairs.
+    Pairs(Budget),
     /// Of an encoder.
     Texts(TextBudget),
 }
@@ -25,17 +30,32 @@ impl BatchSize {
     pub fn at_most(model: &ModelConfig, n: usize, length: usize) -> Self {
         let n_tokens = n * length;
         match model {
-            ModelConfig::Decoder(_) => {
-                Self::Forest(Budget { n_tokens, n_rows: n_tokens, n_edges: n_tokens, max_position: length })
+            ModelConfig::Decoder(_) => Self::Forest(Budget {
+                n_tokens,
+                n_rows: n_tokens,
+                n_edges: n_tokens,
+                max_position: length,
+                n_sequences: n,
+                n_labels: n_tokens,
+            }),
+            ModelConfig::Encoder(_) => {
+                Self::Texts(TextBudget { n_tokens, n_segments: n, max_length: length, n_triplets: n.div_ceil(3) })
             }
-            ModelConfig::Encoder(_) => Self::Texts(TextBudget { n_tokens, n_segments: n, max_length: length }),
+        }
+    }
+
+    /// The same size, of preference pairs.
+    pub fn of_pairs(self) -> Self {
+        match self {
+            Self::Forest(budget) => Self::Pairs(budget),
+            other => other,
         }
     }
 
     /// Tokens computed in a batch.
     pub fn n_tokens(self) -> usize {
         match self {
-            Self::Forest(budget) => budget.n_tokens,
+            Self::Forest(budget) | Self::Pairs(budget) => budget.n_tokens,
             Self::Texts(budget) => budget.n_tokens,
         }
     }
@@ -72,22 +92,24 @@ impl Estimate {
     /// [`TrainerError::NoLoraTarget`]; those of a damaged model.
     pub fn new(base: &BaseModel, config: &TrainConfig, size: BatchSize) -> Result<Self> {
         let model = Model::new(&base.config, config)?;
-        let plan = model.plan(config, size);
+        let plans = Plans::new(base, config, size)?;
         let n_trained = match config.use_lora {
             true => model.lora_values(config),
             false => model.n_values(),
         };
-        let (weights, gpu_weights) = match config.use_lora {
-            true => (model.frozen_bytes(base, config.precision)?, 2 * model.n_values()),
-            false => (0, 0),
+        let weights = match config.use_lora {
+            true => model.frozen_bytes(base, config.precision)?,
+            false => 0,
         };
+        let gpu_trained = layout::TrainedLayout::new(&plans.gpu.parameters).bytes();
+        let gpu_weights = layout::parameters_bytes(&plans.gpu.parameters) - gpu_trained;
         let mut groups = vec![
-            Group { name: "weights", cpu_bytes: weights, gpu_bytes: gpu_weights },
+            Group { name: "weights", cpu_bytes: weights, gpu_bytes: gpu_weights as u64 },
             // The value, its gradient and two moments, in f32.
             Group {
                 name: if config.use_lora { "LoRA and optimiser" } else { "weights and optimiser" },
                 cpu_bytes: 16 * n_trained,
-                gpu_bytes: 16 * n_trained,
+                gpu_bytes: gpu_trained as u64,
             },
         ];
         for (name, prefixes) in [
@@ -96,21 +118,22 @@ impl Estimate {
             ("labelled rows", &["head."]),
             ("pooling", &["pool."]),
             ("scratch", &["scratch."]),
-            ("batch", &["batch.", "rope."]),
+            ("batch", &["batch.", "rope.", "pairs.", "triplets.", "dropout.", "step."]),
         ] {
             let is_in = |buffer: &str| {
                 prefixes.iter().any(|prefix| buffer.starts_with(prefix))
                     && (name != "labelled rows" || buffer != "head.logits")
             };
-            let group = bytes_of(&plan, name, is_in);
+            let group = plans.bytes_of(name, is_in);
             groups.extend((group.cpu_bytes > 0).then_some(group));
         }
+        groups.push(Group { name: "workspace", cpu_bytes: 0, gpu_bytes: layout::workspaces_bytes() as u64 });
         // Value and moments are copied to the host, and copied again into the file's bytes; early stopping keeps the
         // best values beside them.
         let best = if config.early_stopping_patience.is_some() { 12 } else { 0 };
         groups.push(Group { name: "saving", cpu_bytes: (24 + best) * n_trained, gpu_bytes: 0 });
         let n_blocks = model.n_blocks as u64;
-        let blocks = bytes_of(&plan, "activations of a block", |buffer| buffer.starts_with("layers."));
+        let blocks = plans.bytes_of("activations of a block", |buffer| buffer.starts_with("layers."));
         Ok(Self {
             groups,
             of_a_block: Group {
@@ -156,7 +179,15 @@ pub fn largest_that_fits(limit: u64, mut bytes: impl FnMut(usize) -> Result<u64>
 
 /// Floating-point operations per second of `device` in the products that training is made of: the widest of the
 /// model's, forward and backward, over a batch of `n_tokens`. Takes a quarter of a second.
-pub fn measured_flops<D: Device>(device: &D, model: &ModelConfig, precision: Precision, n_tokens: usize) -> f64 {
+///
+/// # Errors
+/// Those of [`Device::reserve`] and [`Device::check`].
+pub fn measured_flops<D: Device>(
+    device: &D,
+    model: &ModelConfig,
+    precision: Precision,
+    n_tokens: usize,
+) -> Result<f64> {
     let (hidden, intermediate) = match model {
         ModelConfig::Decoder(config) => (config.hidden_size, config.intermediate_size),
         ModelConfig::Encoder(config) => (config.hidden_size, config.intermediate_size),
@@ -166,11 +197,29 @@ pub fn measured_flops<D: Device>(device: &D, model: &ModelConfig, precision: Pre
     // 1.0, bit for bit: products with zeros are as fast, but some processors save power on them.
     let bytes = 1f32.to_le_bytes().repeat(hidden * intermediate);
     let tensor = StoredTensor::new(vec![intermediate, hidden], BlockType::F32, bytes);
-    let weight = device.upload_frozen(&tensor, precision);
-    let (mut x, mut y) = (device.alloc_act(n_tokens * hidden), device.alloc_act(n_tokens * intermediate));
+    let shape = PackedShape {
+        in_features: hidden,
+        modules: vec![PackedModule {
+            out_features: intermediate,
+            rank: 0,
+            bias: false,
+            stored: BlockType::F32,
+            trained: false,
+        }],
+        precision,
+    };
+    let mut plan = MemoryPlan::empty();
+    plan.add(Kind::Act, "x".into(), &[n_tokens, hidden]);
+    plan.add(Kind::Act, "y".into(), &[n_tokens, intermediate]);
+    plan.parameters = vec![PlannedParameter::Packed(shape.clone())];
+    device.reserve(&plan)?;
+    let packed = device.pack(&shape);
+    let weight = device.upload_frozen(&tensor, precision, Place::Weight(&packed, 0));
+    let modules = Modules { packed: &packed, weight: [&weight], bias: [None], low_rank: [None] };
+    let (mut x, mut y) = (device.alloc_act(n_tokens, hidden), device.alloc_act(n_tokens, intermediate));
     let mut products = || {
-        device.linear_forward(&mut y, &x, &weight, None, n_tokens);
-        device.linear_backward_input(&mut x, &y, &weight, n_tokens, false);
+        device.linear_forward([&mut y], &x, [None], &modules, None, n_tokens);
+        device.linear_backward_input(&mut x, [&y], [None], &modules, None, n_tokens);
         device.read_act(&x, 1); // waits for a device that works on its own
     };
     products();
@@ -179,7 +228,8 @@ pub fn measured_flops<D: Device>(device: &D, model: &ModelConfig, precision: Pre
         products();
         n += 1;
     }
-    4.0 * (n * n_tokens * hidden * intermediate) as f64 / started.elapsed().as_secs_f64()
+    device.check()?;
+    Ok(4.0 * (n * n_tokens * hidden * intermediate) as f64 / started.elapsed().as_secs_f64())
 }
 
 /// A matrix of the base.
@@ -214,7 +264,6 @@ struct Model<'a> {
     attention_width: usize,
     /// Rows and columns of BERT's pooler, whose update is only carried along for the file, where it has one.
     pooler: usize,
-    targets: Vec<&'static str>,
 }
 
 impl<'a> Model<'a> {
@@ -253,7 +302,6 @@ impl<'a> Model<'a> {
             n_blocks: decoder.num_hidden_layers,
             attention_width: decoder.num_attention_heads * decoder.head_dim,
             pooler: 0,
-            targets,
         }
     }
 
@@ -285,7 +333,6 @@ impl<'a> Model<'a> {
             n_blocks: encoder.num_hidden_layers,
             attention_width: hidden,
             pooler: if targets.contains(&"dense") { hidden } else { 0 },
-            targets,
         }
     }
 
@@ -314,28 +361,6 @@ impl<'a> Model<'a> {
         Ok(matrices?.iter().sum::<u64>() + 4 * self.n_vectors)
     }
 
-    fn plan(&self, config: &TrainConfig, size: BatchSize) -> MemoryPlan {
-        let lora_rank = if config.use_lora { config.lora.rank } else { 0 };
-        let dropout = config.use_lora && config.lora.dropout > 0.0;
-        match (self.config, size) {
-            (ModelConfig::Decoder(decoder), BatchSize::Forest(budget)) => {
-                let options = PlanOptions {
-                    adapted: MODULE_NAMES.map(|name| self.targets.contains(&name)),
-                    lora_rank,
-                    dropout,
-                    recompute: config.recompute,
-                };
-                MemoryPlan::new(decoder, budget, options)
-            }
-            (ModelConfig::Encoder(encoder), BatchSize::Texts(budget)) => {
-                let PerEncoderModule { q, k, v, o, fc1, fc2 } = encoder.names.in_block().linear;
-                let [q, k, v, o, fc1, fc2] = [q, k, v, o, fc1, fc2].map(|path| self.targets.contains(&last_part(path)));
-                MemoryPlan::of_encoder(encoder, budget, PerEncoderModule { q, k, v, o, fc1, fc2 }, lora_rank, dropout)
-            }
-            _ => panic!("a batch of the other kind of model"),
-        }
-    }
-
     /// A product of `n` by `m` by `k` is `2 n m k` operations. The backward pass has as many again for the inputs'
     /// gradients, and again for those of weights that are trained.
     fn flops(&self, config: &TrainConfig, size: BatchSize) -> f64 {
@@ -345,7 +370,7 @@ impl<'a> Model<'a> {
         let n_tokens = size.n_tokens() as f64;
         // Keys that a query sees: half of a causal sequence, all of a text.
         let (head, keys, recomputes) = match size {
-            BatchSize::Forest(budget) => {
+            BatchSize::Forest(budget) | BatchSize::Pairs(budget) => {
                 let head = self.config.vocab_size() * self.matrices[0].cols * budget.n_rows;
                 (2.0 * head as f64, budget.max_position as f64 / 2.0, config.recompute)
             }
@@ -361,17 +386,46 @@ impl<'a> Model<'a> {
     }
 }
 
-fn bytes_of(plan: &MemoryPlan, name: &'static str, is_in: impl Fn(&str) -> bool) -> Group {
-    let bytes = |act_bytes: u64| {
-        let of_kind = |kind| if kind == Kind::Act { act_bytes } else { 4 };
-        let buffers = plan.buffers.iter().filter(|buffer| is_in(&buffer.name));
-        buffers.map(|buffer| buffer.len() as u64 * of_kind(buffer.kind)).sum()
-    };
-    Group { name, cpu_bytes: bytes(4), gpu_bytes: bytes(2) }
+/// The plan of a run on either kind of device.
+struct Plans {
+    cpu: MemoryPlan,
+    gpu: MemoryPlan,
 }
 
-fn last_part(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
+impl Plans {
+    fn new(base: &BaseModel, config: &TrainConfig, size: BatchSize) -> Result<Self> {
+        let training = Training::of(config);
+        let plan: Box<dyn Fn(DeviceSizes) -> MemoryPlan>;
+        let parameters = match (&base.config, size) {
+            (ModelConfig::Decoder(decoder), BatchSize::Forest(budget) | BatchSize::Pairs(budget)) => {
+                let source = Source::new(base, training, &MODULE_NAMES)?;
+                let (recompute, pairs) = (config.recompute, matches!(size, BatchSize::Pairs(_)));
+                let options = PlanOptions { recompute, pairs, ..source.plan_options() };
+                plan = Box::new(move |sizes| MemoryPlan::new(decoder, budget, options, sizes));
+                source.planned_decoder(decoder)?
+            }
+            (ModelConfig::Encoder(encoder), BatchSize::Texts(budget)) => {
+                let source = Source::new(base, training, encoder.names.module_names())?;
+                let options = source.encoder_plan_options(encoder);
+                plan = Box::new(move |sizes| MemoryPlan::of_encoder(encoder, budget, options, sizes));
+                source.planned_encoder(encoder)?
+            }
+            _ => panic!("a batch of the other kind of model"),
+        };
+        Ok(Self { cpu: plan(Cpu::SIZES), gpu: MemoryPlan { parameters, ..plan(layout::SIZES) } })
+    }
+
+    /// Of the buffers whose names are in the group. Buffers side by side are of one group.
+    fn bytes_of(&self, name: &'static str, is_in: impl Fn(&str) -> bool) -> Group {
+        let of_group = |plan: &MemoryPlan, bytes: fn(&PlannedBuffer) -> usize| {
+            plan.buffers.iter().filter(|buffer| is_in(&buffer.parts[0].name)).map(bytes).sum::<usize>() as u64
+        };
+        Group {
+            name,
+            cpu_bytes: of_group(&self.cpu, PlannedBuffer::cpu_bytes),
+            gpu_bytes: of_group(&self.gpu, layout::buffer_bytes),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! A linear layer: a frozen or trained matrix, and maybe a low-rank update beside it.
+//! Linear layers that read one input: frozen or trained matrices, and maybe low-rank updates beside them.
 
 use crate::allocator::Allocator;
-use crate::device::{Device, Dropout, Trainable};
+use crate::device::{AttentionShape, Device, Dropout, LowRank, Modules, Trainable, UpdateGradient};
 
 /// A matrix of the model: fixed, or one of the tensors being trained.
 pub enum Parameter<D: Device> {
@@ -41,35 +41,55 @@ pub struct Lora {
     pub b: usize,
     /// `alpha / rank`.
     pub scaling: f32,
-    /// False while the model is scored as its base.
-    pub enabled: bool,
-    /// Which of its inputs are dropped in this pass (PEFT's `lora_dropout`); `None` outside training.
-    pub dropout: Option<Dropout>,
+    /// Number of its module in the model: which seed chooses what dropout drops.
+    pub module: usize,
 }
 
-/// `y = x W^T + bias + scaling * drop(x) A^T B^T`.
-pub struct Linear<D: Device> {
-    /// `[out, in]`.
-    pub weight: Parameter<D>,
-    /// `[1, out]`, where the layer has one.
-    pub bias: Option<Parameter<D>>,
-    /// The update, if this module is adapted.
-    pub lora: Option<Lora>,
-    /// Rows of the matrix.
-    pub out_features: usize,
-    /// Columns of the matrix.
+/// What a pass through the model makes of the low-rank updates.
+pub enum Updates<'a, D: Device> {
+    /// The model is its base.
+    Off,
+    /// They are added.
+    On,
+    /// They are added, and some of their inputs are dropped (PEFT's `lora_dropout`).
+    Dropped {
+        /// Share of dropped inputs.
+        probability: f32,
+        /// For each module of the model: low and high half.
+        seeds: &'a D::Index, // [n_modules, 2]
+    },
+}
+
+/// What holds for all layers of one pass through the model.
+pub struct Pass<'a, D: Device> {
+    /// Where it runs.
+    pub device: &'a D,
+    /// What it makes of the updates.
+    pub updates: Updates<'a, D>,
+    /// Sizes of the batch.
+    pub shape: AttentionShape,
+}
+
+/// `x A^T` of each adapted module, or its gradient.
+pub type LowRankActs<D, const N: usize> = [Option<<D as Device>::Act>; N]; // [n_tokens, rank] each
+
+/// Layers `y_i = x W_i^T + bias_i + scaling_i drop(x) A_i^T B_i^T` of one input.
+pub struct Projection<D: Device, const N: usize> {
+    /// All matrices as one, where the device multiplies them so.
+    pub packed: D::Packed,
+    /// `[out_i, in]`.
+    pub weight: [Parameter<D>; N],
+    /// `[1, out_i]`, where the layer has one.
+    pub bias: [Option<Parameter<D>>; N],
+    /// The updates of the modules that are adapted.
+    pub lora: [Option<Lora>; N],
+    /// Rows of each matrix.
+    pub out_features: [usize; N],
+    /// Columns of all.
     pub in_features: usize,
 }
 
-/// Reused by every low-rank update.
-pub struct LoraScratch<D: Device> {
-    /// Gradient of `drop(x) A^T`.
-    pub d_h: D::Act, // [n_tokens, rank]
-    /// Where the run has dropout.
-    pub dropped: Option<DroppedInput<D>>,
-}
-
-/// What dropout leaves of an update's input.
+/// Where a run has dropout: shared by all updates.
 pub struct DroppedInput<D: Device> {
     /// `drop(x)`.
     pub x: D::Act, // [n_tokens, widest adapted input]
@@ -77,184 +97,160 @@ pub struct DroppedInput<D: Device> {
     pub dx: D::Act, // [n_tokens, widest adapted input]
 }
 
-impl<D: Device> LoraScratch<D> {
-    pub(crate) fn new(from: &mut Allocator<'_, D>) -> Self {
-        let (d_h, dropped) = (from.act("scratch.d_h"), from.act_if_planned("scratch.dropped"));
-        Self { d_h, dropped: dropped.map(|x| DroppedInput { x, dx: from.act("scratch.d_dropped") }) }
+impl<D: Device> DroppedInput<D> {
+    pub(crate) fn if_planned(from: &mut Allocator<'_, D>) -> Option<Self> {
+        let x = from.act_if_planned("scratch.dropped")?;
+        Some(Self { x, dx: from.act("scratch.d_dropped") })
     }
 }
 
-impl<D: Device> Linear<D> {
-    /// Writes `y`, and `h = drop(x) A^T` for the backward pass.
+/// What the parameters' gradients of a [`Projection`] are made of.
+pub struct GradientInputs<'a, D: Device, const N: usize> {
+    /// Gradients of the outputs.
+    pub dy: [&'a D::Act; N], // [n_tokens, out_i]
+    /// The input.
+    pub x: &'a D::Act, // [n_tokens, in]
+    /// From the forward pass.
+    pub h: &'a LowRankActs<D, N>,
+    /// From [`Projection::backward`].
+    pub d_h: &'a LowRankActs<D, N>,
+}
+
+impl<D: Device, const N: usize> Projection<D, N> {
+    fn modules<'a>(&'a self, trained: &'a [Trainable<D>]) -> Modules<'a, D, N> {
+        Modules {
+            packed: &self.packed,
+            weight: self.weight.each_ref().map(|weight| weight.weight(trained)),
+            bias: self.bias.each_ref().map(|bias| bias.as_ref().map(|bias| bias.weight(trained))),
+            low_rank: self.lora.map(|lora| {
+                let Lora { a, b, scaling, .. } = lora?;
+                Some(LowRank { a: &trained[a].weight, b: &trained[b].weight, scaling })
+            }),
+        }
+    }
+
+    /// Writes `y_i`, and `h_i = drop(x) A_i^T` for the backward pass; `y + residual` where one is given to a single layer.
     pub fn forward(
         &self,
-        device: &D,
+        pass: &Pass<'_, D>,
         trained: &[Trainable<D>],
-        y: &mut D::Act,         // [n_tokens, out]
-        h: &mut Option<D::Act>, // [n_tokens, rank]
-        scratch: &mut LoraScratch<D>,
-        x: &D::Act, // [n_tokens, in]
-        n_tokens: usize,
+        y: [&mut D::Act; N], // [n_tokens, out_i]
+        h: &mut LowRankActs<D, N>,
+        dropped: &mut Option<DroppedInput<D>>,
+        x: &D::Act,                // [n_tokens, in]
+        residual: Option<&D::Act>, // [n_tokens, out]
     ) {
-        let bias = self.bias.as_ref().map(|bias| bias.weight(trained));
-        device.linear_forward(y, x, self.weight.weight(trained), bias, n_tokens);
-        if let (Some(lora), Some(h)) = (self.lora.filter(|lora| lora.enabled), h) {
-            let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
-            let x = lora.drop(device, scratch, x, n_tokens * self.in_features);
-            device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
-        }
+        self.forward_h(pass, trained, h, dropped, x);
+        let h = match pass.updates {
+            Updates::Off => [None; N],
+            Updates::On | Updates::Dropped { .. } => h.each_ref().map(Option::as_ref),
+        };
+        pass.device.linear_forward(y, x, h, &self.modules(trained), residual, pass.shape.n_tokens);
     }
 
-    /// Writes `y` outside training, where nothing is dropped. `h` is scratch.
-    pub fn infer(
-        &self,
-        device: &D,
-        trained: &[Trainable<D>],
-        y: &mut D::Act,         // [n_tokens, out]
-        h: &mut Option<D::Act>, // [n_tokens, rank]
-        x: &D::Act,             // [n_tokens, in]
-        n_tokens: usize,
-    ) {
-        let bias = self.bias.as_ref().map(|bias| bias.weight(trained));
-        device.linear_forward(y, x, self.weight.weight(trained), bias, n_tokens);
-        if let (Some(lora), Some(h)) = (self.lora, h) {
-            let (a, b) = (&trained[lora.a].weight, &trained[lora.b].weight);
-            device.lora_forward(y, h, x, a, b, lora.scaling, n_tokens);
-        }
-    }
-
-    /// Writes `h` alone, bit-equal to that of [`Linear::forward`]: for a backward pass whose `y` is known.
+    /// Writes `h_i` alone, bit-equal to that of [`Projection::forward`]: for a backward pass whose `y` is known.
     pub fn forward_h(
         &self,
-        device: &D,
+        pass: &Pass<'_, D>,
         trained: &[Trainable<D>],
-        h: &mut Option<D::Act>, // [n_tokens, rank]
-        scratch: &mut LoraScratch<D>,
+        h: &mut LowRankActs<D, N>,
+        dropped: &mut Option<DroppedInput<D>>,
         x: &D::Act, // [n_tokens, in]
-        n_tokens: usize,
     ) {
-        if let (Some(lora), Some(h)) = (self.lora, h) {
-            let x = lora.drop(device, scratch, x, n_tokens * self.in_features);
-            device.lora_down(h, x, &trained[lora.a].weight, n_tokens);
+        let (modules, n_tokens) = (self.modules(trained), pass.shape.n_tokens);
+        match pass.updates {
+            Updates::Off => {}
+            Updates::On => {
+                pass.device.low_rank_forward(h.each_mut().map(Option::as_mut), x, x, &modules, n_tokens);
+            }
+            Updates::Dropped { .. } => {
+                let DroppedInput { x: kept, .. } = dropped.as_mut().expect("a run with dropout has its buffers");
+                for i in (0..N).filter(|&i| self.lora[i].is_some()) {
+                    self.drop(pass, i, kept, x);
+                    let mut one = [const { None }; N];
+                    one[i] = h[i].as_mut();
+                    pass.device.low_rank_forward(one, kept, x, &modules, n_tokens);
+                }
+            }
         }
     }
 
-    /// `dx =` (or `+=`, where `accumulate`), parameter gradients `+=`.
+    /// Writes `dx = residual + sum_i dy_i d y_i / d x`, and `d_h_i` for [`Projection::gradients`].
     pub fn backward(
         &self,
-        device: &D,
-        trained: &mut [Trainable<D>],
+        pass: &Pass<'_, D>,
+        trained: &[Trainable<D>],
         dx: &mut D::Act, // [n_tokens, in]
-        scratch: &mut LoraScratch<D>,
-        dy: &D::Act,        // [n_tokens, out]
-        x: &D::Act,         // [n_tokens, in]
-        h: &Option<D::Act>, // [n_tokens, rank]
-        n_tokens: usize,
-        accumulate: bool,
+        d_h: &mut LowRankActs<D, N>,
+        dropped: &mut Option<DroppedInput<D>>,
+        dy: [&D::Act; N],          // [n_tokens, out_i]
+        residual: Option<&D::Act>, // [n_tokens, in]
     ) {
-        device.linear_backward_input(dx, dy, self.weight.weight(trained), n_tokens, accumulate);
-        if let Parameter::Trained(index) = self.weight {
-            let d_weight = &mut trained[index].grad;
-            device.linear_backward_weight(d_weight, dy, x, self.out_features, self.in_features, n_tokens);
-        }
-        if let Some(Parameter::Trained(index)) = self.bias {
-            device.linear_backward_bias(&mut trained[index].grad, dy, self.out_features, n_tokens);
-        }
-        if let (Some(lora), Some(h)) = (self.lora, h) {
-            let [a, b] = trained.get_disjoint_mut([lora.a, lora.b]).expect("A and B are two tensors of the model");
-            let LoraScratch { d_h, dropped } = scratch;
-            let (a_grad, b_grad, a, b, scaling) = (&mut a.grad, &mut b.grad, &a.weight, &b.weight, lora.scaling);
-            if let (Some(dropout), Some(dropped)) = (lora.dropout, dropped) {
-                let (DroppedInput { x: kept, dx: d_kept }, len) = (dropped, n_tokens * self.in_features);
-                device.dropout_forward(kept, x, dropout, len);
-                device.zero_act(d_kept, len);
-                device.lora_backward(d_kept, a_grad, b_grad, d_h, dy, kept, h, a, b, scaling, n_tokens);
-                device.dropout_backward(dx, d_kept, dropout, len);
-            } else {
-                device.lora_backward(dx, a_grad, b_grad, d_h, dy, x, h, a, b, scaling, n_tokens);
+        let (device, modules, n_tokens) = (pass.device, self.modules(trained), pass.shape.n_tokens);
+        device.low_rank_backward(d_h.each_mut().map(Option::as_mut), dy, &modules, n_tokens);
+        let Updates::Dropped { probability, seeds } = pass.updates else {
+            return device.linear_backward_input(
+                dx,
+                dy,
+                d_h.each_ref().map(Option::as_ref),
+                &modules,
+                residual,
+                n_tokens,
+            );
+        };
+        device.linear_backward_input(dx, dy, [None; N], &modules, residual, n_tokens);
+        let DroppedInput { dx: d_kept, .. } = dropped.as_mut().expect("a run with dropout has its buffers");
+        for ((lora, update), d_h) in self.lora.iter().zip(&modules.low_rank).zip(d_h) {
+            if let (Some(lora), Some(update), Some(d_h)) = (lora, update, d_h) {
+                let dropout = Dropout { probability, seeds, module: lora.module };
+                device.low_rank_input(d_kept, d_h, update.a, n_tokens);
+                device.dropout_backward(dx, d_kept, dropout, self.in_features, n_tokens);
             }
         }
     }
-}
 
-impl Lora {
-    /// The update's input: `x`, or what dropout leaves of it.
-    fn drop<'a, D: Device>(
+    /// Adds the gradients of what is trained here. Those of updates without dropout are left in `updates`, so that one
+    /// call of [`Device::low_rank_gradients`] computes them for several layers.
+    pub fn gradients<'a>(
         &self,
-        device: &D,
-        scratch: &'a mut LoraScratch<D>,
-        x: &'a D::Act, // [len]
-        len: usize,
-    ) -> &'a D::Act {
-        match (self.dropout, &mut scratch.dropped) {
-            (Some(dropout), Some(dropped)) => {
-                device.dropout_forward(&mut dropped.x, x, dropout, len);
-                &dropped.x
+        pass: &Pass<'_, D>,
+        trained: &mut [Trainable<D>],
+        dropped: &mut Option<DroppedInput<D>>,
+        inputs: GradientInputs<'a, D, N>,
+        updates: &mut Vec<UpdateGradient<'a, D>>,
+    ) {
+        let (device, n_tokens) = (pass.device, pass.shape.n_tokens);
+        let GradientInputs { dy, x, h, d_h } = inputs;
+        for i in 0..N {
+            if let Parameter::Trained(index) = self.weight[i] {
+                let (d_weight, out) = (&mut trained[index].grad, self.out_features[i]);
+                device.linear_backward_weight(d_weight, dy[i], x, out, self.in_features, n_tokens);
             }
-            _ => x,
+            if let Some(Parameter::Trained(index)) = self.bias[i] {
+                device.linear_backward_bias(&mut trained[index].grad, dy[i], self.out_features[i], n_tokens);
+            }
+            let (Some(Lora { a, b, scaling, .. }), Some(h), Some(d_h)) = (self.lora[i], &h[i], &d_h[i]) else {
+                continue;
+            };
+            match pass.updates {
+                Updates::Dropped { .. } => {
+                    let DroppedInput { x: kept, .. } = dropped.as_mut().expect("a run with dropout has its buffers");
+                    self.drop(pass, i, kept, x);
+                    let update = UpdateGradient { a, b, scaling, dy: dy[i], x: kept, h, d_h };
+                    device.low_rank_gradients(trained, &[update], n_tokens);
+                }
+                Updates::On | Updates::Off => {
+                    updates.push(UpdateGradient { a, b, scaling, dy: dy[i], x, h, d_h });
+                }
+            }
         }
     }
-}
 
-/// One value for each linear module of a block.
-#[derive(Debug, Clone, Default)]
-pub struct PerModule<T> {
-    /// `self_attn.q_proj`
-    pub q: T,
-    /// `self_attn.k_proj`
-    pub k: T,
-    /// `self_attn.v_proj`
-    pub v: T,
-    /// `self_attn.o_proj`
-    pub o: T,
-    /// `mlp.gate_proj`
-    pub gate: T,
-    /// `mlp.up_proj`
-    pub up: T,
-    /// `mlp.down_proj`
-    pub down: T,
-}
-
-/// Paths of the modules inside a block, in the order of [`PerModule`].
-pub const MODULE_PATHS: PerModule<&str> = PerModule {
-    q: "self_attn.q_proj",
-    k: "self_attn.k_proj",
-    v: "self_attn.v_proj",
-    o: "self_attn.o_proj",
-    gate: "mlp.gate_proj",
-    up: "mlp.up_proj",
-    down: "mlp.down_proj",
-};
-
-/// Names by which LoRA's target modules are chosen.
-pub const MODULE_NAMES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
-impl<T> PerModule<T> {
-    /// Each value in order.
-    pub fn each(&self) -> [&T; 7] {
-        let Self { q, k, v, o, gate, up, down } = self;
-        [q, k, v, o, gate, up, down]
-    }
-
-    /// Each value in order.
-    pub fn each_mut(&mut self) -> [&mut T; 7] {
-        let Self { q, k, v, o, gate, up, down } = self;
-        [q, k, v, o, gate, up, down]
-    }
-
-    /// Builds each value in order.
-    ///
-    /// # Errors
-    /// The first error of `make`.
-    pub fn try_map<U, E>(&self, mut make: impl FnMut(&T) -> Result<U, E>) -> Result<PerModule<U>, E> {
-        Ok(PerModule {
-            q: make(&self.q)?,
-            k: make(&self.k)?,
-            v: make(&self.v)?,
-            o: make(&self.o)?,
-            gate: make(&self.gate)?,
-            up: make(&self.up)?,
-            down: make(&self.down)?,
-        })
+    /// What dropout leaves of the input of module `i`'s update.
+    fn drop(&self, pass: &Pass<'_, D>, i: usize, kept: &mut D::Act, x: &D::Act) {
+        if let (&Updates::Dropped { probability, seeds }, Some(lora)) = (&pass.updates, self.lora[i]) {
+            let dropout = Dropout { probability, seeds, module: lora.module };
+            pass.device.dropout_forward(kept, x, dropout, self.in_features, pass.shape.n_tokens);
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::checkpoint::{self, BestWeights, Checkpoints, Identity, Position};
 use crate::config::TrainConfig;
-use crate::device::{AdamW, Device};
+use crate::device::Device;
 use crate::formats::{BaseModel, peft};
-use crate::method::{Evaluation, Method, MethodMetrics, StepLoss};
+use crate::method::{Evaluation, Method, MethodMetrics, StepCounts};
+use crate::optimizer::StepScalars;
 use crate::schedule::LearningRate;
 use crate::{Result, TrainerError, adapter};
 use rand_chacha::ChaCha8Rng;
@@ -13,12 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// AdamW's constants, `torch.optim.AdamW`'s defaults.
-const BETA1: f32 = 0.9;
-const BETA2: f32 = 0.999;
-const EPSILON: f32 = 1e-8;
+/// Steps are read from the device's log at least so often: a person watches them.
+const READ_EVERY: Duration = Duration::from_millis(500);
 
 /// One optimiser step, a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +40,7 @@ pub struct StepMetrics {
     pub n_tokens_flat: usize,
     /// Tokens that carry loss.
     pub n_labels: usize,
-    /// Wall time, in milliseconds.
+    /// Wall time, in milliseconds; where several steps are read at once, their mean.
     pub step_ms: f64,
     /// The method's own figures.
     #[serde(flatten)]
@@ -132,7 +131,10 @@ impl<M: Method> Trainer<M> {
     }
 
     /// Scores `examples`.
-    pub fn evaluate(&mut self, examples: &[M::Example]) -> Evaluation {
+    ///
+    /// # Errors
+    /// Those of [`Device::check`].
+    pub fn evaluate(&mut self, examples: &[M::Example]) -> Result<Evaluation> {
         self.method.evaluate(examples)
     }
 
@@ -168,6 +170,7 @@ impl<M: Method> Trainer<M> {
         }
         let exhausted = |position: &Position| patience.is_some_and(|patience| position.stale_evaluations >= patience);
         let mut epoch_batches = Vec::new();
+        let mut running = Running::new();
         while !cancelled && position.step < total_steps && !exhausted(&position) {
             let (epoch, within) = (position.step / steps_per_epoch, position.step % steps_per_epoch);
             if within == 0 || epoch_batches.is_empty() {
@@ -175,34 +178,42 @@ impl<M: Method> Trainer<M> {
             }
             let accumulated = config.gradient_accumulation_steps;
             let end = ((within + 1) * accumulated).min(epoch_batches.len());
-            let started = Instant::now();
-            let mut metrics =
-                self.step(&epoch_batches[within * accumulated..end], position.step + 1, rate.at(position.step))?;
+            let batches = &epoch_batches[within * accumulated..end];
+            self.begin_step(&mut running, batches, position.step + 1, rate.at(position.step));
             position.step += 1;
-            let epoch = position.step as f64 / steps_per_epoch as f64;
-            (metrics.total_steps, metrics.epoch) = (total_steps, epoch);
-            metrics.step_ms = started.elapsed().as_secs_f64() * 1e3;
-            cancelled = on_event(&Event::Step(metrics)).is_break();
 
-            let is_last = patience.is_some() && position.step == total_steps;
-            if !held_out.is_empty() && (position.step.is_multiple_of(eval_steps) || is_last) {
+            let is_last = position.step == total_steps;
+            let evaluates =
+                !held_out.is_empty() && (position.step.is_multiple_of(eval_steps) || (patience.is_some() && is_last));
+            let saves = |every_steps| position.step.is_multiple_of(every_steps);
+            let saves = saved.as_ref().is_some_and(|(checkpoints, _)| saves(checkpoints.every_steps));
+            if running.is_due() || evaluates || saves || is_last {
+                for mut metrics in self.end_steps(&mut running)? {
+                    metrics.total_steps = total_steps;
+                    metrics.epoch = metrics.step as f64 / steps_per_epoch as f64;
+                    cancelled |= on_event(&Event::Step(metrics)).is_break();
+                }
+            }
+            if evaluates {
                 if cancelled {
                     // The evaluation belongs to the step: without it the state is not one that an unbroken run has.
                     // What was saved before is.
                     break;
                 }
-                let evaluation = self.method.evaluate(held_out);
+                let evaluation = self.method.evaluate(held_out)?;
                 let best = position.note(evaluation.loss);
                 if best && patience.is_some() {
                     best_weights = Some(self.read_weights());
+                    self.method.device().check()?;
                 }
+                let epoch = position.step as f64 / steps_per_epoch as f64;
                 let event = Event::Evaluation { step: position.step, epoch, best, evaluation };
                 cancelled = on_event(&event).is_break();
             }
             if let Some((checkpoints, identity)) = &saved
-                && (cancelled || position.step.is_multiple_of(checkpoints.every_steps))
+                && (cancelled || saves)
             {
-                let (device, trained) = self.method.optimizer_parts();
+                let (device, trained) = self.method.trained_mut();
                 checkpoint::save(&checkpoints.path, identity, &position, device, trained, best_weights.as_ref())?;
             }
         }
@@ -227,79 +238,95 @@ impl<M: Method> Trainer<M> {
     /// Goes back to the state of the checkpoint, where there is one.
     fn restore(&mut self, saved: Option<&(&Checkpoints, Identity)>) -> Result<Option<(Position, Option<BestWeights>)>> {
         let Some((checkpoints, identity)) = saved else { return Ok(None) };
-        let (device, trained) = self.method.optimizer_parts();
+        let (device, trained) = self.method.trained_mut();
         checkpoint::restore(&checkpoints.path, identity, device, trained)
     }
 
     /// One optimiser step over its micro-batches.
     ///
     /// # Errors
-    /// [`TrainerError::NotFinite`]; those of [`Method::accumulate`].
+    /// [`TrainerError::NotFinite`]; those of [`Method::check_loss`] and of [`Device::check`].
     pub fn step(&mut self, micro_batches: &[Vec<&M::Example>], step: usize, learning_rate: f32) -> Result<StepMetrics> {
-        self.zero_gradients();
-        let StepLoss { loss, metrics, n_tokens, n_tokens_flat, n_labels } =
-            self.method.accumulate(micro_batches, step)?;
-        if !loss.is_finite() {
-            let what = match self.method.find_not_finite() {
+        let mut running = Running::new();
+        self.begin_step(&mut running, micro_batches, step, learning_rate);
+        let mut metrics = self.end_steps(&mut running)?;
+        Ok(metrics.remove(0))
+    }
+
+    /// Hands a step to the device, and does not wait for it.
+    fn begin_step<'a>(
+        &mut self,
+        running: &mut Running<'a, M>,
+        micro_batches: &[Vec<&'a M::Example>],
+        step: usize,
+        learning_rate: f32,
+    ) {
+        let TrainConfig { max_grad_norm, weight_decay, .. } = self.config;
+        let log_row = running.steps.len();
+        if log_row == 0 {
+            running.since = Instant::now();
+        }
+        let update = StepScalars { step, learning_rate, weight_decay, max_grad_norm, log_row };
+        let counts = self.method.run_step(micro_batches, step, Some(update));
+        running.steps.push(RunningStep { step, learning_rate, counts, micro_batches: micro_batches.to_vec() });
+    }
+
+    /// Waits for the steps that were begun, and reads what they computed.
+    fn end_steps(&mut self, running: &mut Running<'_, M>) -> Result<Vec<StepMetrics>> {
+        let device = self.method.device();
+        let logged = self.method.optimizer().read_log(device, running.steps.len());
+        device.check()?;
+        let step_ms = running.since.elapsed().as_secs_f64() * 1e3 / running.steps.len().max(1) as f64;
+        let mut metrics = Vec::with_capacity(logged.len());
+        for (step, logged) in running.steps.drain(..).zip(logged) {
+            let (loss, figures) = M::figures(&logged.sums);
+            if !(loss.is_finite() && logged.grad_norm.is_finite()) {
+                return Err(self.not_finite(&step, loss)?);
+            }
+            self.method.check_loss(loss)?;
+            let RunningStep { step, learning_rate, counts: StepCounts { n_tokens, n_tokens_flat, n_labels }, .. } =
+                step;
+            metrics.push(StepMetrics {
+                step,
+                total_steps: step,
+                epoch: 0.0,
+                loss,
+                grad_norm: logged.grad_norm as f32,
+                learning_rate,
+                n_tokens,
+                n_tokens_flat,
+                n_labels,
+                step_ms,
+                metrics: figures,
+            });
+        }
+        Ok(metrics)
+    }
+
+    /// Says where a step left the numbers. No weight has changed since: its forward and backward pass are run again, and
+    /// leave the same values in the buffers.
+    fn not_finite(&mut self, step: &RunningStep<'_, M>, loss: f64) -> Result<TrainerError> {
+        self.method.run_step(&step.micro_batches, step.step, None);
+        self.method.device().check()?;
+        let what = if !loss.is_finite() {
+            match self.method.find_not_finite() {
                 Some(buffer) => format!("the loss (first in `{buffer}`)"),
                 None => "the loss".into(),
-            };
-            return Err(TrainerError::NotFinite { what, step });
-        }
-        let grad_norm = self.apply(step, learning_rate)?;
-        Ok(StepMetrics {
-            step,
-            total_steps: step,
-            epoch: 0.0,
-            loss,
-            grad_norm,
-            learning_rate,
-            n_tokens,
-            n_tokens_flat,
-            n_labels,
-            step_ms: 0.0,
-            metrics,
-        })
-    }
-
-    /// Sets every gradient to zero.
-    pub fn zero_gradients(&mut self) {
-        let (device, trained) = self.method.optimizer_parts();
-        for tensor in trained {
-            let len = device.weight_shape(&tensor.weight).iter().product();
-            device.zero_f32(&mut tensor.grad, len);
-        }
-    }
-
-    /// Clips, updates every trained tensor and returns the gradient norm before clipping.
-    fn apply(&mut self, step: usize, learning_rate: f32) -> Result<f32> {
-        let TrainConfig { max_grad_norm, weight_decay, .. } = self.config;
-        let (device, trained) = self.method.optimizer_parts();
-        let grad_norm = device.grad_norm(trained);
-        if !grad_norm.is_finite() {
+            }
+        } else {
+            let (device, trained) = (self.method.device(), self.method.trained());
             let broken = trained.iter().find(|tensor| {
                 let len = device.weight_shape(&tensor.weight).iter().product();
                 device.read_f32(&tensor.grad, len).iter().any(|value| !value.is_finite())
             });
-            let what = match broken {
+            match broken {
                 Some(tensor) => format!("the gradient of `{}`", tensor.name),
                 None => "the gradient norm".into(),
-            };
-            return Err(TrainerError::NotFinite { what, step });
-        }
-        // torch's clip_grad_norm_: never scales up.
-        let clip = if max_grad_norm > 0.0 { (max_grad_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let update = AdamW {
-            learning_rate,
-            beta1: BETA1,
-            beta2: BETA2,
-            epsilon: EPSILON,
-            weight_decay,
-            grad_scale: clip,
-            step: step as i32,
+            }
         };
-        device.adamw_step(trained, update);
-        Ok(grad_norm)
+        let (device, optimizer) = self.method.optimizer_mut();
+        optimizer.forget(device);
+        Ok(TrainerError::NotFinite { what, step: step.step })
     }
 
     fn read_weights(&self) -> BestWeights {
@@ -308,7 +335,7 @@ impl<M: Method> Trainer<M> {
     }
 
     fn write_weights(&mut self, weights: &BestWeights) {
-        let (device, trained) = self.method.optimizer_parts();
+        let (device, trained) = self.method.trained_mut();
         for (tensor, values) in trained.iter_mut().zip(weights) {
             device.write_weight(&mut tensor.weight, values);
         }
@@ -323,6 +350,7 @@ impl<M: Method> Trainer<M> {
         Identity {
             format: checkpoint::FORMAT,
             method: M::NAME.to_owned(),
+            device: M::Device::KIND.to_owned(),
             config: self.config.clone(),
             base_sha256: checkpoints.base_sha256.clone(),
             data_sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -335,11 +363,39 @@ impl<M: Method> Trainer<M> {
     /// [`TrainerError::Io`].
     pub fn save(&self, base: &BaseModel, folder: &Path) -> Result<()> {
         let tensors = adapter::read(self.method.device(), self.method.trained());
+        self.method.device().check()?;
         match self.config.use_lora {
             true => peft::write_adapter(folder, base, &self.config.lora, &tensors)?,
             false => peft::write_model(folder, base, &tensors)?,
         }
         base.write_tokenizer_files(folder)
+    }
+}
+
+/// Steps that the device has, and that were not read yet.
+struct Running<'a, M: Method> {
+    steps: Vec<RunningStep<'a, M>>,
+    /// When the first of them began.
+    since: Instant,
+}
+
+struct RunningStep<'a, M: Method> {
+    step: usize,
+    learning_rate: f32,
+    counts: StepCounts,
+    micro_batches: Vec<Vec<&'a M::Example>>,
+}
+
+impl<M: Method> Running<'_, M> {
+    fn new() -> Self {
+        Self { steps: Vec::new(), since: Instant::now() }
+    }
+
+    /// The log is full, or nothing was heard for a while, or this is the first step of the run: what is wrong with a run
+    /// mostly shows there.
+    fn is_due(&self) -> bool {
+        let first = self.steps.first().is_some_and(|step| step.step == 1);
+        first || self.steps.len() == <M::Device as Device>::SIZES.log_rows || self.since.elapsed() > READ_EVERY
     }
 }
 

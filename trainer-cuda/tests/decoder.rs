@@ -10,10 +10,10 @@ use trainer_cuda::batch::{Budget, Forest, TokenExample};
 use trainer_cuda::checkpoint::Checkpoints;
 use trainer_cuda::config::{LoraConfig, Precision, TrainConfig};
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::decoder::Decoder;
-use trainer_cuda::device::{Device, Dropout, Trainable};
+use trainer_cuda::decoder::{Decoder, Ends, Loss, Scores};
+use trainer_cuda::device::{AttentionShape, Device, Place};
 use trainer_cuda::formats::{BaseModel, peft};
-use trainer_cuda::linear::{DroppedInput, Linear, Lora, LoraScratch, Parameter};
+use trainer_cuda::linear::{DroppedInput, Lora, Parameter, Pass, Projection, Updates};
 use trainer_cuda::loader::Training;
 use trainer_cuda::method::{Method, Sft};
 use trainer_cuda::trainer::{Event, Trainer};
@@ -65,25 +65,27 @@ fn with_dropout(dropout: f32) -> TrainConfig {
 /// The golden adapter, whose `B` is not zero, on its base.
 fn decoder(name: &str, config: &TrainConfig, budget: Budget) -> Decoder<Cpu> {
     let base = BaseModel::open(&golden(name).join("base")).unwrap();
-    let mut decoder = Decoder::load(Cpu::new(None), &base, Training::of(config), budget, config.recompute).unwrap();
+    let mut decoder =
+        Decoder::load(Cpu::new(None), &base, Training::of(config), budget, config.recompute, true).unwrap();
     decoder.write_adapter(&peft::read_adapter(&golden(name).join("adapter_init")).unwrap()).unwrap();
     decoder
-}
-
-fn zero_gradients(decoder: &mut Decoder<Cpu>) {
-    let (_, trained) = decoder.optimizer_parts();
-    trained.iter_mut().for_each(|tensor| tensor.grad.fill(0.0));
 }
 
 fn gradients(decoder: &Decoder<Cpu>) -> Vec<Vec<f32>> {
     decoder.trained().iter().map(|tensor| tensor.grad.clone()).collect()
 }
 
-/// Mean loss of a training pass at `step`, its gradient added.
+/// What a pass scored that trains on `loss` and updates nothing; its gradient is the decoder's.
+fn train_on(decoder: &mut Decoder<Cpu>, forest: &Forest, loss: Loss<'_>) -> Scores {
+    decoder.train(forest, loss, Ends { first: true, update: None });
+    decoder.scores(forest)
+}
+
+/// Mean loss of a training pass at `step`, whose gradient the decoder has then.
 fn train_pass(decoder: &mut Decoder<Cpu>, forest: &Forest, step: usize) -> f64 {
     let d_logprob = vec![-1.0 / forest.n_edges() as f32; forest.n_edges()];
     decoder.begin_step(step);
-    let scores = decoder.score_and_backward(forest, &d_logprob);
+    let scores = train_on(decoder, forest, Loss::Weighted { d_logprob: &d_logprob });
     -scores.logprob.iter().map(|&logprob| f64::from(logprob)).sum::<f64>() / forest.n_edges() as f64
 }
 
@@ -110,7 +112,7 @@ fn the_gradient_through_dropout_is_that_of_finite_differences() {
             let mut loss_at = |distance: f64| {
                 let along = |(w, g): (&f32, &f32)| w + (distance * f64::from(*g) / length) as f32;
                 let moved: Vec<f32> = weight.iter().zip(gradient).map(along).collect();
-                let (device, trained) = decoder.optimizer_parts();
+                let (device, trained) = decoder.trained_mut();
                 device.write_weight(&mut trained[index].weight, &moved);
                 train_pass(&mut decoder, &batch, 3)
             };
@@ -121,7 +123,6 @@ fn the_gradient_through_dropout_is_that_of_finite_differences() {
             assert!((slope - length).abs() <= 1e-4 + 1e-3 * length, "{name}: slope {slope} of a gradient of {length}");
         }
         // Had the backward pass drawn other masks, it would be this far off.
-        zero_gradients(&mut decoder);
         train_pass(&mut decoder, &batch, 4);
         let other = gradients(&decoder);
         assert!(expected.iter().zip(&other).all(|(a, b)| distance(a, b) > 0.05 * norm(a)));
@@ -133,34 +134,35 @@ fn the_gradient_through_dropout_is_that_of_finite_differences() {
 fn dropout_keeps_the_expected_update() {
     let (device, tokens, inp, out, rank) = (Cpu::new(Some(1)), 3, 16, 5, 2);
     let values = |n: usize, seed: f32| (0..n).map(|i| (seed * (i + 1) as f32).sin()).collect::<Vec<f32>>();
-    let trainable = |values: Vec<f32>, rows, cols| Trainable::<Cpu> {
-        name: String::new(),
-        weight: device.upload_weight(values, rows, cols),
-        grad: Vec::new(),
-        exp_avg: Vec::new(),
-        exp_avg_sq: Vec::new(),
+    let tensor = |values: Vec<f32>, rows, cols| device.upload_trained(String::new(), values, rows, cols, Place::Matrix);
+    let trained = [tensor(values(rank * inp, 1.7), rank, inp), tensor(values(out * rank, 2.3), out, rank)];
+    let layer = Projection::<Cpu, 1> {
+        packed: (),
+        weight: [Parameter::Frozen(tensor(vec![0.0; out * inp], out, inp).weight)],
+        bias: [None],
+        lora: [Some(Lora { a: 0, b: 1, scaling: 2.0, module: 1 })],
+        out_features: [out],
+        in_features: inp,
     };
-    let trained = [trainable(values(rank * inp, 1.7), rank, inp), trainable(values(out * rank, 2.3), out, rank)];
-    let weight = Parameter::Frozen(device.upload_weight(vec![0.0; out * inp], out, inp));
-    let lora = Lora { a: 0, b: 1, scaling: 2.0, enabled: true, dropout: None };
-    let mut linear = Linear { weight, bias: None, lora: Some(lora), out_features: out, in_features: inp };
-    let dropped = DroppedInput { x: vec![0.0; tokens * inp], dx: vec![0.0; tokens * inp] };
-    let mut scratch = LoraScratch { d_h: vec![0.0; tokens * rank], dropped: Some(dropped) };
+    let mut dropped = Some(DroppedInput { x: vec![0.0; tokens * inp], dx: vec![0.0; tokens * inp] });
     let x = values(tokens * inp, 0.9);
-    let mut forward = |dropout| {
-        linear.lora = Some(Lora { dropout, ..lora });
-        let (mut y, mut h) = (vec![0.0; tokens * out], Some(vec![0.0; tokens * rank]));
-        linear.forward(&device, &trained, &mut y, &mut h, &mut scratch, &x, tokens);
+    let shape = AttentionShape { n_tokens: tokens, heads: 1, kv_heads: 1, head_dim: 1 };
+    let mut forward = |updates: Updates<'_, Cpu>| {
+        let (mut y, mut h) = (vec![0.0; tokens * out], [Some(vec![0.0; tokens * rank])]);
+        let pass = Pass { device: &device, updates, shape };
+        layer.forward(&pass, &trained, [&mut y], &mut h, &mut dropped, &x, None);
         y.into_iter().map(f64::from).collect::<Vec<f64>>()
     };
-    let whole = forward(None);
-    let n = 4000u64;
-    let samples: Vec<Vec<f64>> = (0..n).map(|seed| forward(Some(Dropout { probability: 0.3, seed }))).collect();
+    let whole = forward(Updates::On);
+    let n = 4000;
+    // The second module's: low and high half.
+    let samples: Vec<Vec<f64>> =
+        (0..n).map(|seed| forward(Updates::Dropped { probability: 0.3, seeds: &vec![0, 0, seed, 0] })).collect();
     for (i, whole) in whole.iter().enumerate() {
-        let mean = samples.iter().map(|y| y[i]).sum::<f64>() / n as f64;
-        let variance = samples.iter().map(|y| (y[i] - mean).powi(2)).sum::<f64>() / n as f64;
+        let mean = samples.iter().map(|y| y[i]).sum::<f64>() / f64::from(n);
+        let variance = samples.iter().map(|y| (y[i] - mean).powi(2)).sum::<f64>() / f64::from(n);
         assert!(variance > 0.1, "the masks differ: {variance}");
-        let error = (variance / n as f64).sqrt();
+        let error = (variance / f64::from(n)).sqrt();
         assert!((mean - whole).abs() < 5.0 * error, "output {i}: mean {mean}, without dropout {whole}, error {error}");
     }
 }
@@ -198,22 +200,28 @@ fn scores_drop_nothing() {
 
 #[test]
 fn each_step_and_each_pass_drops_other_inputs_whatever_came_before() {
-    let batch = forest(&sequences(&[9, 7, 12]));
+    let batch = forest(&sequences(&[9, 7, 12, 12]));
     let fresh = || decoder("qwen3", &with_dropout(0.2), batch.budget());
     let mut decoder = fresh();
     let d_logprob = vec![1.0; batch.n_edges()];
+    let weighted = Loss::Weighted { d_logprob: &d_logprob };
     decoder.begin_step(1);
-    let first = decoder.score_and_backward(&batch, &d_logprob);
-    let second = decoder.score_and_backward(&batch, &d_logprob);
+    let first = train_on(&mut decoder, &batch, weighted);
+    let second = train_on(&mut decoder, &batch, weighted);
     decoder.score(&batch); // counts as no training pass
-    let third = decoder.score_then_backward(&batch, |_| d_logprob.clone());
+    let third = train_on(&mut decoder, &batch, Loss::Preferences { reference: &[-50.0; 4], n_step: 2, beta: 0.1 });
     decoder.begin_step(2);
-    let next = decoder.score_and_backward(&batch, &d_logprob);
-    assert!(first != second && second != third && first != next && second != next);
+    let next = train_on(&mut decoder, &batch, weighted);
+    assert!(first != second && second != third && first != third && first != next && second != next);
 
     let mut resumed = fresh();
     resumed.begin_step(2);
-    assert_eq!(resumed.score_and_backward(&batch, &d_logprob), next);
+    assert_eq!(train_on(&mut resumed, &batch, weighted), next);
+
+    // The first pass of a step of preferences drops what the first pass of any step of that number does.
+    resumed.begin_step(1);
+    let preferences = Loss::Preferences { reference: &[-50.0; 4], n_step: 2, beta: 0.1 };
+    assert_eq!(train_on(&mut resumed, &batch, preferences), first);
 }
 
 /// Trains over twelve examples and returns the losses and the trained weights; stops for good after `stop_at` steps.
@@ -290,7 +298,7 @@ fn the_buffer_where_numbers_break_is_named() {
     let (long, short) = (forest(&sequences(&[20, 17, 12])), forest(&sequences(&[9, 7])));
     let open = |name: &str, config: &TrainConfig| {
         let base = BaseModel::open(&golden(name).join("base")).unwrap();
-        Decoder::load(Cpu::new(None), &base, Training::of(config), long.budget(), config.recompute).unwrap()
+        Decoder::load(Cpu::new(None), &base, Training::of(config), long.budget(), config.recompute, false).unwrap()
     };
     let full = TrainConfig { use_lora: false, ..TrainConfig::default() };
     let recompute = TrainConfig { recompute: true, ..full.clone() };
@@ -315,7 +323,7 @@ fn the_buffer_where_numbers_break_is_named() {
         decoder.score(&long);
         assert_eq!(decoder.find_not_finite(), None);
         let replace = |decoder: &mut Decoder<Cpu>, value: f32| {
-            let (device, trained) = decoder.optimizer_parts();
+            let (device, trained) = decoder.trained_mut();
             let weight = &mut trained.iter_mut().find(|own| own.name == tensor).unwrap().weight;
             let mut values = device.read_weight(weight);
             let token_7 = 7 * device.weight_shape(weight)[1]; // begins every sequence

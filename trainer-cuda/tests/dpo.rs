@@ -10,7 +10,7 @@ use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::{Dpo, Method, MethodMetrics, PairExample};
-use trainer_cuda::trainer::Trainer;
+use trainer_cuda::trainer::{StepMetrics, Trainer};
 
 fn trainer(base: &BaseModel, config: TrainConfig, pairs: &[PairExample]) -> Trainer<Dpo<Cpu>> {
     let method = Dpo::new(Cpu::new(None), base, &config, pairs, pairs, None).unwrap();
@@ -23,7 +23,7 @@ fn the_first_loss_is_ln_2_with_and_without_an_adapter() {
     let pairs = small::pairs(&base);
     for use_lora in [true, false] {
         let mut trainer = trainer(&base, TrainConfig { use_lora, ..TrainConfig::default() }, &pairs);
-        let start = trainer.evaluate(&pairs);
+        let start = trainer.evaluate(&pairs).unwrap();
         // Policy and reference are the same numbers summed in other batches: f32 leaves 1e-6 of 50 nats, times beta.
         assert!((start.loss - std::f64::consts::LN_2).abs() < 1e-6, "{start:?}");
         let metrics = trainer.step(&[pairs.iter().take(4).collect()], 1, 1e-3).unwrap();
@@ -38,7 +38,7 @@ fn training_raises_the_margin_and_the_accuracy() {
     let mut trainer = trainer(&base, TrainConfig { epochs: 4, learning_rate: 5e-3, ..TrainConfig::default() }, &pairs);
     trainer.train(&pairs, &[], None, &mut |_| ControlFlow::Continue(())).unwrap();
     let MethodMetrics::Dpo { reward_accuracy, reward_margin, chosen_reward, rejected_reward } =
-        trainer.evaluate(&pairs).metrics
+        trainer.evaluate(&pairs).unwrap().metrics
     else {
         panic!("another method's figures")
     };
@@ -72,6 +72,18 @@ fn a_forest_across_pairs_equals_pairs_alone() {
     assert!(difference.sqrt() < 1e-5 * norm.sqrt(), "{} of {}", difference.sqrt(), norm.sqrt());
 }
 
+/// Twenty pairs that share their instruction are scored in batches of as many as fit the tokens, though a step has one.
+#[test]
+fn a_batch_that_is_only_scored_may_hold_more_pairs_than_a_step() {
+    let base = small::base();
+    let pairs = small::pairs(&base);
+    let mut trainer = trainer(&base, TrainConfig { batch_size: 1, ..TrainConfig::default() }, &pairs);
+    let start = trainer.evaluate(&pairs).unwrap();
+    assert_eq!(start.n_examples, 20);
+    assert!((start.loss - std::f64::consts::LN_2).abs() < 1e-6, "{start:?}");
+    assert!((trainer.step(&[vec![&pairs[7]]], 1, 1e-3).unwrap().loss - std::f64::consts::LN_2).abs() < 1e-6);
+}
+
 #[test]
 fn a_reference_of_other_data_is_computed_anew_and_one_of_another_model_is_found_out() {
     let base = small::base();
@@ -79,9 +91,10 @@ fn a_reference_of_other_data_is_computed_anew_and_one_of_another_model_is_found_
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("reference.json");
     let config = TrainConfig::default();
-    let start = |pairs: &[PairExample]| {
+    let start = |pairs: &[PairExample]| -> trainer_cuda::Result<StepMetrics> {
         let method = Dpo::new(Cpu::new(None), &base, &config, pairs, &[], Some(&cache)).unwrap();
-        Trainer::new(method, config.clone()).unwrap().step(&[pairs.iter().collect()], 1, 0.0)
+        let step = Trainer::new(method, config.clone()).unwrap().step(&[pairs.iter().collect()], 1, 0.0)?;
+        Ok(StepMetrics { step_ms: 0.0, ..step }) // the clock's
     };
     let first = start(&pairs[..8]).unwrap();
     let written = std::fs::read(&cache).unwrap();

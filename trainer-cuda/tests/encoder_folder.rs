@@ -78,9 +78,10 @@ impl Folder {
 /// Embeddings of two texts by an untrained adapter, so by the base.
 fn embed(base: &BaseModel) -> Vec<Vec<f32>> {
     let lora = LoraConfig::default();
-    let budget = TextBudget { n_tokens: 9, n_segments: 2, max_length: 5 };
+    let budget = TextBudget { n_tokens: 9, n_segments: 2, max_length: 5, n_triplets: 0 };
     let training = Training::Lora { config: &lora, seed: 1, precision: Precision::F32 };
-    Encoder::load(Cpu::new(Some(1)), base, training, budget).unwrap().embed(&[&[5, 6, 7, 8, 9], &[10, 11, 12, 13]])
+    let mut encoder = Encoder::load(Cpu::new(Some(1)), base, training, budget).unwrap();
+    encoder.embed(&[&[5, 6, 7, 8, 9], &[10, 11, 12, 13]]).unwrap()
 }
 
 fn module(path: &str, kind: &str) -> Value {

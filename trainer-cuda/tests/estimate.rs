@@ -6,7 +6,8 @@ use std::path::Path;
 use trainer_cuda::batch::Budget;
 use trainer_cuda::config::{LoraConfig, ModelConfig, TrainConfig};
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::device::Device;
+use trainer_cuda::cuda::layout;
+use trainer_cuda::device::{Device, LOG_COLUMNS};
 use trainer_cuda::estimate::{BatchSize, Estimate, measured_flops};
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::{Method, Sft, TripletExample, Triplets};
@@ -16,7 +17,7 @@ fn base(name: &str) -> BaseModel {
     BaseModel::open(&Path::new("tests/fixtures/golden").join(name).join("base")).unwrap()
 }
 
-const BUDGET: Budget = Budget { n_tokens: 64, n_rows: 40, n_edges: 40, max_position: 16 };
+const BUDGET: Budget = Budget { n_tokens: 64, n_rows: 40, n_edges: 40, max_position: 16, n_sequences: 8, n_labels: 50 };
 
 /// Values of all trained tensors.
 fn n_trained<M: Method>(method: &M) -> u64 {
@@ -59,18 +60,50 @@ fn an_encoders_trained_values_are_those_that_are_loaded() {
 
 #[test]
 fn every_buffer_of_the_plan_is_in_one_group() {
-    for (name, recompute, dropout) in [("llama_tied", false, 0.0), ("qwen3", true, 0.1)] {
+    for (name, recompute, dropout, pairs) in
+        [("llama_tied", false, 0.0, false), ("qwen3", true, 0.1, false), ("qwen2", false, 0.0, true)]
+    {
         let base = base(name);
         let ModelConfig::Decoder(decoder) = &base.config else { panic!("{name} is a decoder") };
         let lora = LoraConfig { dropout, ..LoraConfig::default() };
         let config = TrainConfig { recompute, lora, ..TrainConfig::default() };
-        let estimate = Estimate::new(&base, &config, BatchSize::Forest(BUDGET)).unwrap();
-        let options = PlanOptions { adapted: [true; 7], lora_rank: 8, dropout: dropout > 0.0, recompute };
-        let plan = MemoryPlan::new(decoder, BUDGET, options);
-        let fixed = ["weights", "LoRA and optimiser", "saving"];
+        let size = BatchSize::Forest(BUDGET);
+        let size = if pairs { size.of_pairs() } else { size };
+        let estimate = Estimate::new(&base, &config, size).unwrap();
+        let options = PlanOptions { adapted: [true; 7], lora_rank: 8, dropout: dropout > 0.0, recompute, pairs };
+        let cpu_plan = MemoryPlan::new(decoder, BUDGET, options, Cpu::SIZES);
+        let gpu_plan = MemoryPlan::new(decoder, BUDGET, options, layout::SIZES);
+        let on_gpu: usize = gpu_plan.buffers.iter().map(layout::buffer_bytes).sum();
+        let fixed = ["weights", "LoRA and optimiser", "workspace", "saving"];
         let buffers = estimate.groups.iter().filter(|group| !fixed.contains(&group.name));
         let (cpu, gpu) = buffers.fold((0, 0), |(cpu, gpu), group| (cpu + group.cpu_bytes, gpu + group.gpu_bytes));
-        assert_eq!((cpu, gpu), (plan.total_bytes(4) as u64, plan.total_bytes(2) as u64), "{name}");
+        assert_eq!((cpu, gpu), (cpu_plan.cpu_bytes() as u64, on_gpu as u64), "{name}");
+    }
+}
+
+#[test]
+fn the_bytes_on_a_gpu_are_those_of_its_arena() {
+    let full = TrainConfig { use_lora: false, ..TrainConfig::default() };
+    for (name, config) in [("llama_tied", TrainConfig::default()), ("qwen3", full.clone()), ("bert", full)] {
+        let base = base(name);
+        let text = || vec![2, 5, 3];
+        let examples = [TripletExample { anchor: text(), positive: vec![2, 6, 3], negative: vec![2, 7, 3] }];
+        let (size, loaded) = match base.config {
+            ModelConfig::Decoder(_) => {
+                let sft = Sft::with_budget(Cpu::new(Some(1)), &base, &config, BUDGET).unwrap();
+                (BatchSize::Forest(BUDGET), sft.decoder().plan().clone())
+            }
+            ModelConfig::Encoder(_) => {
+                let triplets = Triplets::new(Cpu::new(Some(1)), &base, &config, &examples, &[]).unwrap();
+                let size = BatchSize::Texts(Triplets::<Cpu>::budget(&config, &examples, &[]));
+                (size, triplets.encoder().plan().clone())
+            }
+        };
+        let estimate = Estimate::new(&base, &config, size).unwrap();
+        // The two devices differ in the rows of their logs, and these models in no other buffer.
+        let log_rows = |rows: usize| layout::aligned(8 * rows * LOG_COLUMNS);
+        let logs = log_rows(layout::SIZES.log_rows) - log_rows(Cpu::SIZES.log_rows);
+        assert_eq!(estimate.gpu_bytes(), (layout::arena_bytes(&loaded) + logs) as u64, "{name}");
     }
 }
 
@@ -89,7 +122,7 @@ fn quantised_weights_count_as_their_file_stores_them() {
 #[test]
 fn a_rate_is_measured() {
     let base = base("llama_tied");
-    let rate = measured_flops(&Cpu::new(Some(1)), &base.config, TrainConfig::default().precision, 64);
+    let rate = measured_flops(&Cpu::new(Some(1)), &base.config, TrainConfig::default().precision, 64).unwrap();
     // Any processor does a million products a second, and none a quadrillion.
     assert!((1e6..1e15).contains(&rate), "{rate}");
 }

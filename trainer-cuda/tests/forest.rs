@@ -78,8 +78,9 @@ fn assert_forest_equals_flat(use_lora: bool, seeds: std::ops::Range<u64>) {
         }
         let merged = Forest::new(&examples.iter().collect::<Vec<_>>());
         let mut accumulate = |forest: Forest| {
-            trainer.zero_gradients();
-            let loss = trainer.method_mut().accumulate_forests(&[forest]);
+            trainer.method_mut().run_forests(&[forest], None);
+            let (device, optimizer) = trainer.method_mut().optimizer_mut();
+            let [loss, ..] = optimizer.take_sums(device);
             let grads = trainer.method().trained().iter().map(|tensor| tensor.grad.clone()).collect();
             (loss, grads)
         };

@@ -67,7 +67,7 @@ fn teacher_forced(base: &BaseModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<
         Some((adapter, _)) => Training::Lora { config: &adapter.lora, seed: 0, precision: Precision::F32 },
         None => Training::Nothing { precision: Precision::F32 },
     };
-    let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget(), false).unwrap();
+    let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget(), false, false).unwrap();
     if let Some((_, tensors)) = &adapter {
         decoder.write_adapter(tensors).unwrap();
     }

@@ -87,7 +87,7 @@ fn loading_takes_the_memory_of_the_weights_as_they_are_kept() {
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = status("VmRSS");
         let config = TrainConfig { precision, ..TrainConfig::default() };
-        let budget = Budget { n_tokens: 1, n_rows: 1, n_edges: 1, max_position: 1 };
+        let budget = Budget { n_tokens: 1, n_rows: 1, n_edges: 1, max_position: 1, n_sequences: 1, n_labels: 1 };
         let method = Sft::with_budget(Cpu::new(Some(2)), &base, &config, budget).unwrap();
         let (peak, after) = (status("VmHWM") - before, status("VmRSS") - before);
         let weights = bytes * PARAMETERS;

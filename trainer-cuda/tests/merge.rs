@@ -39,7 +39,7 @@ fn loss(base: &BaseModel, adapter_folder: Option<&Path>) -> f64 {
         Some(adapter) => Training::Lora { config: &adapter.lora, seed: 0, precision },
         None => Training::Nothing { precision },
     };
-    let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget(), false).unwrap();
+    let mut decoder = Decoder::load(Cpu::new(Some(2)), base, training, forest.budget(), false, false).unwrap();
     if let Some(folder) = adapter_folder {
         decoder.write_adapter(&peft::read_adapter(folder).unwrap()).unwrap();
     }

@@ -120,7 +120,7 @@ fn early_stopping_ends_the_run_and_keeps_the_weights_of_the_lowest_loss() {
     assert_eq!(outcome.stopped, Stopped::Early);
     assert_eq!(outcome.best_step, Some(best.1));
     assert_eq!(outcome.steps, best.1 + 2 * 2, "two evaluations of two steps each without a lower loss");
-    assert_eq!(trainer.evaluate(&data[16..]).loss, best.0);
+    assert_eq!(trainer.evaluate(&data[16..]).unwrap().loss, best.0);
 }
 
 #[test]

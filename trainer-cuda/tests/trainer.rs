@@ -6,6 +6,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use trainer_cuda::TrainerError;
 use trainer_cuda::batch::{Forest, TokenExample};
 use trainer_cuda::config::{LoraConfig, TargetModules, TrainConfig};
@@ -13,7 +14,7 @@ use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
 use trainer_cuda::encode::{EncodeConfig, OverLength, Record, Skipped, encode_sft};
 use trainer_cuda::formats::{BaseModel, peft};
-use trainer_cuda::method::{MethodMetrics, Sft};
+use trainer_cuda::method::{Method, MethodMetrics, Sft};
 use trainer_cuda::trainer::{Event, Trainer};
 
 const MODELS: [&str; 4] = ["llama_tied", "llama_untied_rope3", "qwen2", "qwen3"];
@@ -89,10 +90,10 @@ fn every_gradient_of_full_fine_tuning_equals_hugging_face() {
             data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         };
         let batch: Vec<&TokenExample> = data[..4].iter().collect();
-        let forest = Forest::new(&batch);
+        let budget = Forest::new(&batch).budget();
         let config = TrainConfig { use_lora: false, ..TrainConfig::default() };
-        let mut method = Sft::with_budget(Cpu::new(None), &base, &config, forest.budget()).unwrap();
-        let loss = method.accumulate_forests(&[forest]);
+        let mut method = Sft::with_budget(Cpu::new(None), &base, &config, budget).unwrap();
+        let loss = method.accumulate(&[batch], 1).unwrap().loss;
         let deviation = (loss - f64::from(expected("loss")[0])).abs() / loss;
         assert!(deviation <= 1e-5, "{name}: loss differs by {deviation:e}");
         assert_eq!(method.decoder().trained().len(), file.len() - 1, "every parameter trains");
@@ -122,10 +123,10 @@ fn a_llama_with_biases_equals_hugging_face() {
     safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
 
     let base = BaseModel::open(folder.path()).unwrap();
-    let forest = Forest::new(&data[..4].iter().collect::<Vec<_>>());
+    let batch: Vec<&TokenExample> = data[..4].iter().collect();
     let config = TrainConfig { use_lora: false, ..TrainConfig::default() };
-    let mut method = Sft::with_budget(Cpu::new(None), &base, &config, forest.budget()).unwrap();
-    let loss = method.accumulate_forests(&[forest]);
+    let mut method = Sft::with_budget(Cpu::new(None), &base, &config, Forest::new(&batch).budget()).unwrap();
+    let loss = method.accumulate(&[batch], 1).unwrap().loss;
     let expected = |name: &str| -> Vec<f32> {
         let (values, _) = biases.tensor(name).unwrap().data().as_chunks::<4>();
         values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
@@ -155,12 +156,12 @@ fn an_adapter_starts_as_its_base_and_learns() {
     let Fixture { base, data, .. } = fixture();
     let config = quick(TrainConfig::default());
     let mut trainer = sft(Cpu::new(None), &base, config, &data, &data).unwrap();
-    let before = trainer.evaluate(&data);
+    let before = trainer.evaluate(&data).unwrap();
     let full = TrainConfig { use_lora: false, ..TrainConfig::default() };
     let mut whole = sft(Cpu::new(None), &base, full, &data, &data).unwrap();
-    assert_eq!(before, whole.evaluate(&data)); // B is zero: bit for bit
+    assert_eq!(before, whole.evaluate(&data).unwrap()); // B is zero: bit for bit
     trainer.train(&data, &data, None, &mut |_| ControlFlow::Continue(())).unwrap();
-    assert!(trainer.evaluate(&data).loss < 0.8 * before.loss);
+    assert!(trainer.evaluate(&data).unwrap().loss < 0.8 * before.loss);
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn a_saved_adapter_scores_as_it_did() {
     assert_eq!(adapter.len(), 2 * modules);
     let mut again = sft(Cpu::new(None), &base, config, &data, &data).unwrap();
     again.method_mut().decoder_mut().write_adapter(&adapter).unwrap();
-    assert_eq!(again.evaluate(&data), trainer.evaluate(&data));
+    assert_eq!(again.evaluate(&data).unwrap(), trainer.evaluate(&data).unwrap());
 }
 
 #[test]
@@ -191,16 +192,16 @@ fn a_fully_fine_tuned_model_is_a_base_again() {
     for Fixture { name, base, data } in fixtures() {
         let config = TrainConfig { use_lora: false, epochs: 1, learning_rate: 1e-3, ..TrainConfig::default() };
         let mut trainer = sft(Cpu::new(None), &base, config.clone(), &data, &data).unwrap();
-        let before = trainer.evaluate(&data);
+        let before = trainer.evaluate(&data).unwrap();
         trainer.train(&data, &[], None, &mut |_| ControlFlow::Continue(())).unwrap();
-        let after = trainer.evaluate(&data);
+        let after = trainer.evaluate(&data).unwrap();
         assert!(after.loss < before.loss);
         let folder = tempfile::tempdir().unwrap();
         trainer.save(&base, folder.path()).unwrap();
 
         let saved = BaseModel::open(folder.path()).unwrap();
         let mut again = sft(Cpu::new(None), &saved, config, &data, &data).unwrap();
-        assert_eq!(again.evaluate(&data), after, "{name}: f32 on disk loses nothing");
+        assert_eq!(again.evaluate(&data).unwrap(), after, "{name}: f32 on disk loses nothing");
     }
 }
 
@@ -217,7 +218,8 @@ fn an_example_that_is_cut_is_counted_and_a_response_that_is_cut_off_is_no_match(
     let encoded = encode_sft(&base.tokenizer, &[record("agent")], &config).unwrap();
     assert_eq!((encoded.examples.len(), encoded.n_truncated), (1, 1));
     let mut trainer = sft(Cpu::new(None), &base, TrainConfig::default(), &encoded.examples, &encoded.examples).unwrap();
-    assert_eq!(trainer.evaluate(&encoded.examples).metrics, MethodMetrics::Sft { exact_match: Some(0.0) });
+    let evaluation = trainer.evaluate(&encoded.examples).unwrap();
+    assert_eq!(evaluation.metrics, MethodMetrics::Sft { exact_match: Some(0.0) });
 
     let dropped = EncodeConfig { over_length: OverLength::Drop, ..config };
     let encoded = encode_sft(&base.tokenizer, &[record("agent")], &dropped).unwrap();
@@ -268,6 +270,30 @@ fn what_cannot_train_is_refused_before_it_loads() {
     );
     let lora = LoraConfig { target_modules: TargetModules::List(vec!["query".into()]), ..LoraConfig::default() };
     assert!(refused(TrainConfig { lora, ..TrainConfig::default() }, &data).starts_with("no module matches"));
+}
+
+/// What is between steps is not of them: here a pause at each evaluation, as scoring and saving are.
+#[test]
+fn a_steps_wall_time_is_its_own() {
+    let Fixture { base, data, .. } = fixture();
+    let config = quick(TrainConfig { eval_steps: Some(1), ..TrainConfig::default() });
+    let mut trainer = sft(Cpu::new(None), &base, config, &data, &data).unwrap();
+    let (started, mut in_steps, mut paused) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+    let pause = Duration::from_millis(30);
+    let on_event = &mut |event: &Event| {
+        match event {
+            Event::Step(step) => in_steps += Duration::from_secs_f64(step.step_ms / 1e3),
+            _ => {
+                std::thread::sleep(pause);
+                paused += pause;
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    trainer.train(&data, &data, None, on_event).unwrap();
+    let whole = started.elapsed();
+    assert!(in_steps > Duration::ZERO);
+    assert!(in_steps + paused <= whole, "{in_steps:?} in steps and {paused:?} between them of {whole:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::Precision;
+use crate::config::{ComputeOptions, Precision};
 
 /// The model, and how it runs.
 #[derive(Debug, Args)]
@@ -16,12 +16,12 @@ pub struct ModelArgs {
     /// Folder of an adapter that was trained on it: ours, or any LoRA of PEFT [default: none]
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// How the model's matrices are held; `quantized` is as their file stores them [default: f32]
+    /// How the model's matrices are held; `quantized` is as their file stores them [default: f32, on a GPU bf16]
     #[arg(long, env = "TUNESMITH_PRECISION", value_name = "TYPE")]
     pub precision: Option<Precision>,
-    /// Threads of the processor [default: all that the process may run on]
-    #[arg(long, env = "TUNESMITH_THREADS", value_name = "N")]
-    pub threads: Option<NonZeroU32>,
+    /// What runs it.
+    #[command(flatten)]
+    pub compute: ComputeOptions,
 }
 
 /// Arguments of `generate`.

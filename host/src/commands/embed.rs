@@ -5,13 +5,15 @@ use std::path::Path;
 
 use serde_json::json;
 use trainer_cuda::TrainerError;
+use trainer_cuda::device::Device;
 use trainer_cuda::encoder::Encoder;
 use trainer_cuda::encoder::text_batch::TextBatch;
 use trainer_cuda::formats::BaseModel;
 
 use super::Answer;
-use super::generate::{device, open_adapter, read_stdin};
+use super::generate::{open_adapter, open_device, read_stdin};
 use crate::cli::EmbedArgs;
+use crate::compute::Opened;
 use crate::error::HostError;
 
 /// Texts that go through the model together: more fill no product better, and take more memory.
@@ -31,13 +33,27 @@ pub(super) fn run(args: EmbedArgs, json: bool) -> Result<Answer, HostError> {
     let Some(budget) = batches.clone().map(|batch| TextBatch::new(batch).budget()).reduce(|a, b| a.max(b)) else {
         return Err(TrainerError::Prompt("no text to embed: give some, or lines on standard input".into()).into());
     };
-    let precision = args.model.precision.map(Into::into).unwrap_or_default();
-    let mut encoder = Encoder::with_adapter(device(&args.model), &base, adapter.as_ref(), precision, budget)?;
-    let hidden = encoder.config().hidden_size;
+    let (device, precision) = open_device(&args.model)?;
+    let (adapter, hidden) = (adapter.as_ref(), base.encoder()?.hidden_size);
+    let all = match device {
+        Opened::Cpu(cpu) => embed(Encoder::with_adapter(cpu, &base, adapter, precision, budget)?, batches, json)?,
+        Opened::Cuda(cuda) => embed(Encoder::with_adapter(*cuda, &base, adapter, precision, budget)?, batches, json)?,
+    };
+    let plural = if texts.len() == 1 { "" } else { "s" };
+    let text = format!("{} text{plural}, {hidden} numbers each", texts.len());
+    let json_answer = json!({ "dimensions": hidden, "cut": cut, "embeddings": all });
+    Ok(Answer { aside: !json, ..Answer::new(text, &json_answer) })
+}
 
+/// Embeds the batches; writes each as it is done, or with `json` keeps them all.
+fn embed<'a, D: Device>(
+    mut encoder: Encoder<D>,
+    batches: impl Iterator<Item = &'a [&'a [u32]]>,
+    json: bool,
+) -> Result<Vec<Vec<f32>>, HostError> {
     let mut all = Vec::new();
     for batch in batches {
-        let embeddings = encoder.embed(batch);
+        let embeddings = encoder.embed(batch)?;
         match json {
             true => all.extend(embeddings),
             false => match write(&embeddings) {
@@ -49,10 +65,7 @@ pub(super) fn run(args: EmbedArgs, json: bool) -> Result<Answer, HostError> {
             },
         }
     }
-    let plural = if texts.len() == 1 { "" } else { "s" };
-    let text = format!("{} text{plural}, {hidden} numbers each", texts.len());
-    let json_answer = json!({ "dimensions": hidden, "cut": cut, "embeddings": all });
-    Ok(Answer { aside: !json, ..Answer::new(text, &json_answer) })
+    Ok(all)
 }
 
 /// Token ids of each text, and the numbers of those that were cut.

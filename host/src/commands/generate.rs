@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use serde::Serialize;
 use trainer_cuda::TrainerError;
-use trainer_cuda::cpu::Cpu;
+use trainer_cuda::config::Precision;
+use trainer_cuda::device::Device;
 use trainer_cuda::formats::{Adapter, BaseModel, ChatMessage};
 use trainer_cuda::generator::sampling::Sampling;
 use trainer_cuda::generator::{self, AnswerConfig, End, Generator};
 
 use super::Answer;
 use crate::cli::{GenerateArgs, ModelArgs};
+use crate::compute::{ComputeConfig, Opened};
 use crate::error::HostError;
 
 #[derive(Serialize)]
@@ -23,6 +25,17 @@ struct Summary {
     answer: generator::Answer,
     load_ms: f64,
     answer_ms: f64,
+}
+
+/// Everything that is known before the model is loaded.
+struct Request {
+    start: Instant,
+    base: BaseModel,
+    adapter: Option<Adapter>,
+    precision: Precision,
+    prompt: Vec<u32>,
+    config: AnswerConfig,
+    json: bool,
 }
 
 pub(super) fn run(args: GenerateArgs, json: bool) -> Result<Answer, HostError> {
@@ -35,26 +48,35 @@ pub(super) fn run(args: GenerateArgs, json: bool) -> Result<Answer, HostError> {
     let adapter = open_adapter(&args.model, &base)?;
     let prompt = prompt(&args, &base)?;
     generator::check_prompt(model, &prompt, model.max_position_embeddings)?;
-
-    let max_new_tokens = args.max_new_tokens.get() as usize;
-    let max_length = prompt.len().saturating_add(max_new_tokens);
-    let precision = args.model.precision.map(Into::into).unwrap_or_default();
-    let mut generator = Generator::load(device(&args.model), &base, adapter.as_ref(), precision, max_length)?;
-    let load_ms = start.elapsed().as_secs_f64() * 1e3;
-
-    let start = Instant::now();
-    let mut output = Output { stdout: io::stdout().lock(), silent: json, failed: None };
-    let config = AnswerConfig { max_new_tokens, sampling };
-    let answer = generator.answer(&base.tokenizer, &prompt, config, &mut |text| output.write(text))?;
-    let answer_ms = start.elapsed().as_secs_f64() * 1e3;
-    if answer.end != End::Stopped {
-        let _ = output.write("\n");
+    let config = AnswerConfig { max_new_tokens: args.max_new_tokens.get() as usize, sampling };
+    let (device, precision) = open_device(&args.model)?;
+    let request = Request { start, base, adapter, precision, prompt, config, json };
+    match device {
+        Opened::Cpu(cpu) => request.answer(cpu),
+        Opened::Cuda(cuda) => request.answer(*cuda),
     }
-    if let Some(error) = output.failed.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
-        return Err(HostError::io("write", Path::new("standard output"))(error));
+}
+
+impl Request {
+    fn answer<D: Device>(self, device: D) -> Result<Answer, HostError> {
+        let Self { start, base, adapter, precision, prompt, config, json } = self;
+        let max_length = prompt.len().saturating_add(config.max_new_tokens);
+        let mut generator = Generator::load(device, &base, adapter.as_ref(), precision, max_length)?;
+        let load_ms = start.elapsed().as_secs_f64() * 1e3;
+
+        let start = Instant::now();
+        let mut output = Output { stdout: io::stdout().lock(), silent: json, failed: None };
+        let answer = generator.answer(&base.tokenizer, &prompt, config, &mut |text| output.write(text))?;
+        let answer_ms = start.elapsed().as_secs_f64() * 1e3;
+        if answer.end != End::Stopped {
+            let _ = output.write("\n");
+        }
+        if let Some(error) = output.failed.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+            return Err(HostError::io("write", Path::new("standard output"))(error));
+        }
+        let summary = Summary { prompt_tokens: prompt.len(), answer, load_ms, answer_ms };
+        Ok(Answer { aside: !json, ..Answer::new(text(&summary), &summary) })
     }
-    let summary = Summary { prompt_tokens: prompt.len(), answer, load_ms, answer_ms };
-    Ok(Answer { aside: !json, ..Answer::new(text(&summary), &summary) })
 }
 
 fn text(summary: &Summary) -> String {
@@ -130,6 +152,13 @@ pub(super) fn open_adapter(args: &ModelArgs, base: &BaseModel) -> Result<Option<
     Ok(Some(adapter))
 }
 
-pub(super) fn device(args: &ModelArgs) -> Cpu {
-    Cpu::new(args.threads.map(|threads| threads.get() as usize))
+/// The device that runs a model, and how it holds the model's matrices.
+pub(super) fn open_device(args: &ModelArgs) -> Result<(Opened, Precision), HostError> {
+    let compute = ComputeConfig::new(&args.compute, args.precision);
+    let (device, why) = compute.open()?;
+    if let Some(why) = why {
+        tracing::debug!("{} was chosen, as {why}", device.describe());
+    }
+    let precision = compute.precision_on(&device)?;
+    Ok((device, precision))
 }

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use trainer_cuda::cpu::Cpu;
-use trainer_cuda::device::Device;
 use trainer_cuda::estimate::{self, BatchSize, Estimate, Group};
 use trainer_cuda::formats::BaseModel;
 
 use super::Answer;
 use crate::cli::PlanArgs;
+use crate::compute::Opened;
 use crate::config::{self, ConfigError, Method, PlanConfig, size};
 use crate::error::HostError;
-use crate::memory::{MemoryLimit, human};
+use crate::memory::{Memory, MemoryLimit, human};
 use crate::report;
 
 /// A step and a run are told of so many examples: none are known yet.
@@ -32,8 +31,7 @@ struct Plan {
     groups: Vec<Bytes>,
     block_activations: Bytes,
     total: Bytes,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fits: Option<Fits>,
+    fits: Fits,
     time: Time,
 }
 
@@ -44,12 +42,18 @@ struct Bytes {
     gpu_bytes: u64,
 }
 
-/// The largest batch within an amount of memory; 0 where not even one example fits.
+/// What fits into the memory of each kind of device, where it is known.
 #[derive(Serialize)]
 struct Fits {
+    cpu: Option<Fit>,
+    gpu: Option<Fit>,
+}
+
+/// The largest batch within an amount of memory; 0 where not even one example fits.
+#[derive(Serialize)]
+struct Fit {
     memory_bytes: u64,
-    cpu_batch_size: usize,
-    gpu_batch_size: usize,
+    batch_size: usize,
 }
 
 #[derive(Serialize)]
@@ -66,21 +70,23 @@ struct Time {
 
 pub(super) fn run(args: &PlanArgs) -> Result<Answer, HostError> {
     let (options, _) = config::load(args.run.config.as_deref(), &args.run.options)?;
-    let config = PlanConfig::new(&options)?;
-    let limit = match &args.memory {
+    let mut config = PlanConfig::new(&options)?;
+    let given = match &args.memory {
         Some(text) => Some(size::parse(text).ok_or_else(|| ConfigError::Invalid {
             key: "memory",
             value: format!("{text:?}"),
             want: "give a size such as `8GiB` or `512MiB`".to_owned(),
         })?),
-        None => MemoryLimit::new(config.execution.memory_limit).map(MemoryLimit::bytes),
+        None => config.execution.memory_limit,
     };
     let base = BaseModel::open(&config.base_model)?;
-    let plan = plan(&config, &base, limit)?;
+    let (device, _) = config.compute.open()?;
+    config.training.precision = config.compute.precision_on(&device)?;
+    let plan = plan(&config, &base, &device, given)?;
     Ok(Answer::new(text(&plan, &config), &plan))
 }
 
-fn plan(config: &PlanConfig, base: &BaseModel, limit: Option<u64>) -> Result<Plan, HostError> {
+fn plan(config: &PlanConfig, base: &BaseModel, device: &Opened, given: Option<u64>) -> Result<Plan, HostError> {
     let (method, sequences) = match config.method {
         Method::Auto | Method::Sft => ("sft", 1),
         Method::Dpo => ("dpo", 2),
@@ -91,21 +97,29 @@ fn plan(config: &PlanConfig, base: &BaseModel, limit: Option<u64>) -> Result<Pla
         Method::Auto | Method::Sft | Method::Dpo => drop(base.decoder()?),
     }
     let (training, max_length) = (&config.training, config.encoding.max_length.min(base.config.max_length()));
-    let size = |batch_size: usize| BatchSize::at_most(&base.config, sequences * batch_size, max_length);
-    let estimate = Estimate::new(base, training, size(training.batch_size))?;
-    let largest = |memory: u64, bytes: fn(&Estimate) -> u64| {
-        estimate::largest_that_fits(memory, |n| Ok(bytes(&Estimate::new(base, training, size(n))?)))
+    let size = |batch_size: usize| {
+        let size = BatchSize::at_most(&base.config, sequences * batch_size, max_length);
+        if config.method == Method::Dpo { size.of_pairs() } else { size }
     };
-    let fits = limit.map(|memory| -> Result<Fits, HostError> {
-        Ok(Fits {
-            memory_bytes: memory,
-            cpu_batch_size: largest(memory, Estimate::cpu_bytes)?,
-            gpu_batch_size: largest(memory, Estimate::gpu_bytes)?,
-        })
-    });
-    let device = Cpu::new(config.execution.threads);
+    let estimate = Estimate::new(base, training, size(training.batch_size))?;
+    // Of the GPU, if that is what trains; without one a GPU's memory is not known.
+    let free_of_gpu = match device {
+        Opened::Cuda(_) => device.memory_limit(given)?.map(MemoryLimit::bytes),
+        Opened::Cpu(_) => given,
+    };
+    let fit = |memory: Memory, bytes: Option<u64>| -> Result<Option<Fit>, HostError> {
+        let Some(memory_bytes) = bytes else { return Ok(None) };
+        let batch_size =
+            estimate::largest_that_fits(memory_bytes, |n| Ok(memory.of(&Estimate::new(base, training, size(n))?)))?;
+        Ok(Some(Fit { memory_bytes, batch_size }))
+    };
+    let fits =
+        Fits { cpu: fit(Memory::Cpu, given.or_else(crate::memory::available))?, gpu: fit(Memory::Cuda, free_of_gpu)? };
     let batch_tokens = size(training.batch_size).n_tokens();
-    let rate = estimate::measured_flops(&device, &base.config, training.precision, batch_tokens);
+    let rate = match device {
+        Opened::Cpu(cpu) => estimate::measured_flops(cpu, &base.config, training.precision, batch_tokens)?,
+        Opened::Cuda(cuda) => estimate::measured_flops(&**cuda, &base.config, training.precision, batch_tokens)?,
+    };
     let step_flops = estimate.flops * training.gradient_accumulation_steps as f64;
     let steps = training.steps_per_epoch(EXAMPLES) * training.epochs;
     let n_batches = EXAMPLES.div_ceil(training.batch_size) * training.epochs;
@@ -121,7 +135,7 @@ fn plan(config: &PlanConfig, base: &BaseModel, limit: Option<u64>) -> Result<Pla
         groups: estimate.groups.iter().map(Bytes::from).collect(),
         block_activations: Bytes::from(&estimate.of_a_block),
         total: Bytes { name: "total", cpu_bytes: estimate.cpu_bytes(), gpu_bytes: estimate.gpu_bytes() },
-        fits: fits.transpose()?,
+        fits,
         time: Time {
             device: device.describe(),
             flops_per_second: rate,
@@ -161,14 +175,11 @@ fn text(plan: &Plan, config: &PlanConfig) -> String {
         0 => "not even 1".to_owned(),
         n => n.to_string(),
     };
-    let fits = plan.fits.as_ref().map_or_else(String::new, |fits| {
-        format!(
-            "largest batch in {}: CPU {}, GPU {}\n",
-            human(fits.memory_bytes),
-            batch(fits.cpu_batch_size),
-            batch(fits.gpu_batch_size)
-        )
+    let fits = [("CPU", &plan.fits.cpu), ("GPU", &plan.fits.gpu)].into_iter().filter_map(|(name, fit)| {
+        let Fit { memory_bytes, batch_size } = fit.as_ref()?;
+        Some(format!("largest batch in {} of a {name}: {}\n", human(*memory_bytes), batch(*batch_size)))
     });
+    let fits: String = fits.collect();
     let time = &plan.time;
     format!(
         "{} of {} ({}), {:.2} million values trained\n\

@@ -52,7 +52,8 @@ fn overlay(under: &mut Table, over: Table) {
 fn resolve_paths(options: &mut Options, base: &Path) {
     let telemetry = &mut options.telemetry;
     let imports = telemetry.import.iter_mut().flatten();
-    for path in imports.chain(&mut telemetry.store).chain(&mut options.output_dir) {
+    let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
+    for path in imports.chain(&mut telemetry.store).chain(folders) {
         *path = base.join(&*path);
     }
     // A name like `HuggingFaceTB/SmolLM-135M` looks like a path, and stays what it is where no such path exists.

@@ -16,11 +16,12 @@ use trainer_cuda::encode::EncodeConfig;
 pub use error::ConfigError;
 pub use load::{DEFAULT_FILE, load};
 pub use options::{
-    AgentOptions, Annotator, Backend, Distance, DpoOptions, ExtractionOptions, LoraFallback, LoraOptions, LossOn,
-    LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions, PluginSettings, Precision,
-    Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+    AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
+    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions,
+    PluginSettings, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 
+use crate::compute::ComputeConfig;
 use crate::plugins::bindings::extraction::ExtractionConfig;
 use crate::plugins::bindings::selection_policy::PolicyConfig;
 use crate::plugins::{Limits, PluginRef};
@@ -52,6 +53,8 @@ pub struct RunConfig {
     pub encoding: EncodeConfig,
     /// How the optimiser runs, and what it trains. Its seed is also the split's.
     pub training: TrainConfig,
+    /// What trains.
+    pub compute: ComputeConfig,
     /// What training may use of this machine, and what happens when it ends before its time.
     pub execution: ExecutionConfig,
     /// What the extractor is told.
@@ -73,6 +76,8 @@ pub struct PlanConfig {
     pub encoding: EncodeConfig,
     /// How the optimiser runs, and what it trains.
     pub training: TrainConfig,
+    /// What would train.
+    pub compute: ComputeConfig,
     /// What training may use of this machine.
     pub execution: ExecutionConfig,
 }
@@ -94,6 +99,7 @@ impl PlanConfig {
             method,
             encoding: sections::encoding(&options.training),
             training: sections::training(options)?,
+            compute: ComputeConfig::new(&options.compute, options.training.precision),
             execution: sections::execution(options)?,
         })
     }
@@ -111,8 +117,6 @@ pub struct TelemetryConfig {
 /// What training may use of this machine, and what happens where it can't go on. None of it changes a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ExecutionConfig {
-    /// Threads of the processor; none means all that the process may run on.
-    pub threads: Option<usize>,
     /// Bytes that the memory plan may come to; none means what is available.
     pub memory_limit: Option<u64>,
     /// Optimiser steps between checkpoints.
@@ -171,6 +175,7 @@ impl RunConfig {
             },
             encoding: sections::encoding(&options.training),
             training: sections::training(&options)?,
+            compute: ComputeConfig::new(&options.compute, options.training.precision),
             execution: sections::execution(&options)?,
             extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::compute::DeviceName;
+
 /// The keys of `tunesmith.toml`, and the flags of the commands that read a project.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -75,6 +77,9 @@ pub struct Options {
     /// `[training]`
     #[command(flatten)]
     pub training: TrainingOptions,
+    /// `[compute]`
+    #[command(flatten)]
+    pub compute: ComputeOptions,
     /// `[lora]`
     #[command(flatten)]
     pub lora: LoraOptions,
@@ -137,7 +142,8 @@ pub struct TrainingOptions {
     /// Which tokens carry the loss; `auto` is the whole of a text and the completion of the rest [default: auto]
     #[arg(long, env = "TUNESMITH_LOSS_ON", value_name = "PART")]
     pub loss_on: Option<LossOn>,
-    /// How frozen weights are stored and multiplied; `quantized` keeps them as their file does [default: f32]
+    /// How frozen weights are stored and multiplied; `quantized` keeps them as their file does
+    /// [default: f32, on a GPU bf16]
     #[arg(long, env = "TUNESMITH_PRECISION", value_name = "HOW")]
     pub precision: Option<Precision>,
     /// Keep only the inputs of blocks for the backward pass and compute the rest again: less memory, a third more time
@@ -153,12 +159,28 @@ pub struct TrainingOptions {
     /// Optimiser steps between checkpoints, from which `--resume` goes on [default: 50]
     #[arg(long, env = "TUNESMITH_CHECKPOINT_STEPS", value_name = "N")]
     pub checkpoint_steps: Option<NonZeroU32>,
-    /// Threads of the processor [default: all that the process may run on]
-    #[arg(long, env = "TUNESMITH_THREADS", value_name = "N")]
-    pub threads: Option<NonZeroU32>,
     /// Most memory that the training may plan for: `8GiB`, `512MiB` [default: what is available]
     #[arg(long, env = "TUNESMITH_MEMORY_LIMIT", value_name = "SIZE")]
     pub memory_limit: Option<String>,
+}
+
+/// `[compute]`: what trains, and what runs a model.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Compute")]
+pub struct ComputeOptions {
+    /// `cpu`, a GPU (`cuda`, `cuda:1`), or `auto`: the first GPU that will do, else the CPU [default: auto]
+    #[arg(long, env = "TUNESMITH_DEVICE", value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+    /// Threads of the processor [default: all that the process may run on]
+    #[arg(long, env = "TUNESMITH_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroU32>,
+    /// Folder with libcuda or libcublasLt, looked at before the usual places
+    #[arg(long, env = "TUNESMITH_CUDA_LIBS", value_name = "DIR")]
+    pub cuda_libs: Option<PathBuf>,
+    /// Wait for each operation of a GPU: slow, but a failure names the operation that failed [default: false]
+    #[arg(long, env = "TUNESMITH_CUDA_WAIT", value_name = "BOOL")]
+    pub cuda_wait: Option<bool>,
 }
 
 /// `[lora]`: the adapter's shape.

@@ -210,7 +210,6 @@ pub(super) fn execution(options: &Options) -> Result<ExecutionConfig, ConfigErro
         })
     });
     Ok(ExecutionConfig {
-        threads: own.threads.map(size_of),
         memory_limit: memory_limit.transpose()?,
         checkpoint_steps: own.checkpoint_steps.map_or(50, size_of),
         lora_fallback: options.lora.fallback.unwrap_or(LoraFallback::Error),

@@ -3,6 +3,7 @@ use std::path::Path;
 use clap::Parser;
 
 use super::*;
+use crate::compute::DeviceName;
 use crate::plugins::bindings::types::MatchRule;
 
 #[derive(Parser)]
@@ -58,8 +59,9 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!((training.lora.rank, training.lora.alpha, training.use_lora), (8, 16.0, true));
     assert_eq!((training.dpo.beta, training.triplet.margin), (0.1, 0.5));
     assert_eq!((training.eval_steps, training.early_stopping_patience), (None, None));
-    let ExecutionConfig { threads, memory_limit, checkpoint_steps, lora_fallback } = config.execution;
-    assert_eq!((threads, memory_limit, checkpoint_steps, lora_fallback), (None, None, 50, LoraFallback::Error));
+    let ExecutionConfig { memory_limit, checkpoint_steps, lora_fallback } = config.execution;
+    assert_eq!((memory_limit, checkpoint_steps, lora_fallback), (None, 50, LoraFallback::Error));
+    assert_eq!((config.compute.device, config.compute.threads), (DeviceName::Auto, None));
     assert_eq!(config.extraction.instruction, "Route the following query to the appropriate agent");
     assert_eq!(config.plugins.formatter, PluginRef::BuiltIn("alpaca-formatter".into()));
 }
@@ -191,11 +193,6 @@ fn what_training_may_use_is_set_by_flags_and_by_the_file() {
     let execution = run_config(text, &["--threads", "3"]).unwrap().execution;
     assert_eq!(
         execution,
-        ExecutionConfig {
-            threads: Some(3),
-            memory_limit: Some(2 << 30),
-            checkpoint_steps: 7,
-            lora_fallback: LoraFallback::Full
-        }
+        ExecutionConfig { memory_limit: Some(2 << 30), checkpoint_steps: 7, lora_fallback: LoraFallback::Full }
     );
 }

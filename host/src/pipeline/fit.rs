@@ -3,32 +3,28 @@
 use trainer_cuda::config::{Precision, TrainConfig};
 use trainer_cuda::estimate::Estimate;
 use trainer_cuda::formats::BaseModel;
-use trainer_cuda::{Result, TrainerError};
 
 use crate::error::HostError;
-use crate::memory::{MemoryLimit, OutOfMemory, human};
+use crate::memory::{Memory, MemoryLimit, OutOfMemory, human};
 
-use super::recipe::{ExampleOf, Recipe};
+use super::recipe::Recipe;
 
 /// Refuses a training whose buffers would not fit, with what would.
 ///
 /// # Errors
 /// [`HostError::OutOfMemory`].
 pub(super) fn check<R: Recipe>(
+    memory: Memory,
     limit: Option<MemoryLimit>,
     base: &BaseModel,
     config: &TrainConfig,
-    train: &[ExampleOf<R>],
-    held_out: &[ExampleOf<R>],
+    train: &[R::Example],
+    held_out: &[R::Example],
 ) -> Result<(), HostError> {
     let Some(limit) = limit else { return Ok(()) };
     let estimate = |config: &TrainConfig| Estimate::new(base, config, R::batch_size(config, train, held_out));
-    let planned = match estimate(config) {
-        // The loader tells of it, or falls back.
-        Err(TrainerError::NoLoraTarget { .. }) => return Ok(()),
-        planned => planned?,
-    };
-    let needed = planned.cpu_bytes();
+    let planned = estimate(config)?;
+    let needed = memory.of(&planned);
     if needed <= limit.bytes() {
         return Ok(());
     }
@@ -37,13 +33,13 @@ pub(super) fn check<R: Recipe>(
                       memory"
             .to_owned();
     for (flags, smaller) in smaller_runs(config) {
-        let needed = estimate(&smaller)?.cpu_bytes();
+        let needed = memory.of(&estimate(&smaller)?);
         if needed <= limit.bytes() {
             remedy = format!("`{flags}` would take {}", human(needed));
             break;
         }
     }
-    Err(OutOfMemory { needed, groups: planned.groups, limit, remedy }.into())
+    Err(OutOfMemory { memory, needed, groups: planned.groups, limit, remedy }.into())
 }
 
 /// Runs of the same optimiser steps that take less memory, and the flags that make them; the least change first.

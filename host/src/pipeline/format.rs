@@ -10,7 +10,7 @@ use crate::plugins::bindings::formatting::{Formatted, FormatterConfig, TrainingR
 use crate::plugins::bindings::types::Example;
 use crate::progress::Progress;
 
-use super::recipe::{ExampleOf, Recipe};
+use super::recipe::Recipe;
 
 /// Records, and beside each the example that it came from.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ pub(super) fn encode<R: Recipe>(
     examples: Vec<Example>,
     skipped: &mut SkipTable,
     progress: &Progress,
-) -> Result<TokenSet<ExampleOf<R>>, HostError> {
+) -> Result<TokenSet<R::Example>, HostError> {
     let stage = progress.stage("encode", examples.len() as u64);
     if examples.is_empty() {
         return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });

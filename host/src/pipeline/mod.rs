@@ -25,10 +25,11 @@ use trainer_cuda::device::Device;
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::Method;
 
+use crate::compute::Opened;
 use crate::config::{ModelType, RunConfig};
 use crate::dataset;
 use crate::error::HostError;
-use crate::memory::MemoryLimit;
+use crate::memory::{Memory, MemoryLimit};
 use crate::plugins::bindings::selection_policy::{DatasetStatistics, TrainingChoice};
 use crate::plugins::bindings::types::{Example, TrainingMethod};
 use crate::progress::Progress;
@@ -36,7 +37,7 @@ use crate::report::{self, HeldOutComparison, RunReport, Timings};
 use crate::run_dir::RunDir;
 
 use format::TokenSet;
-use recipe::{DpoRecipe, ExampleOf, Recipe, SftRecipe, TripletRecipe};
+use recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
 
 pub use collect::{Collected, collect, statistics};
 pub use decide::{choose_method, split};
@@ -53,6 +54,11 @@ pub use source::{Source, import_file, open_or_create, open_source};
 /// [`HostError`], before training wherever that can be known.
 pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result<RunReport, HostError> {
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
+    let (device, device_choice) = config.compute.open()?;
+    let mut config = config.clone();
+    config.training.precision = config.compute.precision_on(&device)?;
+    let config = &config;
+    let memory = (device.memory(), device.memory_limit(config.execution.memory_limit)?);
     let base = Arc::new(BaseModel::open(&config.base_model)?);
     // Its digest is wanted when training starts: it is known by then, beside the reading of spans.
     let hashed = Arc::clone(&base);
@@ -68,11 +74,23 @@ pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result
     let statistics = statistics(config, &collected);
     let choice = choose_method(config, &plugins.policy, &statistics, &collected)?;
 
-    let run = Run { config, resume, progress, started_at, start, base, plugins, collected, statistics, choice };
-    match run.choice.method {
-        TrainingMethod::Sft => run.train::<SftRecipe>(),
-        TrainingMethod::Dpo => run.train::<DpoRecipe>(),
-        TrainingMethod::Triplet => run.train::<TripletRecipe>(),
+    let run = Run {
+        config,
+        resume,
+        progress,
+        started_at,
+        start,
+        base,
+        device_choice,
+        memory,
+        plugins,
+        collected,
+        statistics,
+        choice,
+    };
+    match device {
+        Opened::Cpu(cpu) => run.on(cpu),
+        Opened::Cuda(cuda) => run.on(*cuda),
     }
 }
 
@@ -84,6 +102,10 @@ struct Run<'a> {
     started_at: jiff::Timestamp,
     start: Instant,
     base: Arc<BaseModel>,
+    /// Why it is this device, where that was chosen.
+    device_choice: Option<String>,
+    /// Whose memory the training takes, and what it must stay within.
+    memory: (Memory, Option<MemoryLimit>),
     plugins: RunPlugins,
     collected: Collected,
     statistics: DatasetStatistics,
@@ -91,8 +113,16 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn on<D: Device>(self, device: D) -> Result<RunReport, HostError> {
+        match self.choice.method {
+            TrainingMethod::Sft => self.train::<SftRecipe, D>(device),
+            TrainingMethod::Dpo => self.train::<DpoRecipe, D>(device),
+            TrainingMethod::Triplet => self.train::<TripletRecipe, D>(device),
+        }
+    }
+
     /// From the split on.
-    fn train<R: Recipe>(mut self) -> Result<RunReport, HostError> {
+    fn train<R: Recipe, D: Device>(mut self, device: D) -> Result<RunReport, HostError> {
         let split = split(self.config, &self.collected, R::METHOD)?;
         let train = self.encode::<R>(split.train)?;
         if train.tokens.is_empty() {
@@ -106,34 +136,36 @@ impl Run<'_> {
             true => RunDir::resume(&self.config.output_dir, &name)?,
             false => RunDir::create(&self.config.output_dir, &name, self.started_at)?,
         };
-        match self.fill::<R>(&run_dir, &train, &held_out) {
+        match self.fill::<R, D>(device, &run_dir, &train, &held_out) {
             Ok(report) => Ok(RunReport { adapter_path: run_dir.commit()?, ..report }),
             Err(error) => Err(give_up(run_dir, error)),
         }
     }
 
-    fn encode<R: Recipe>(&mut self, examples: Vec<Example>) -> Result<TokenSet<ExampleOf<R>>, HostError> {
+    fn encode<R: Recipe>(&mut self, examples: Vec<Example>) -> Result<TokenSet<R::Example>, HostError> {
         let skipped = &mut self.collected.skipped;
         format::encode::<R>(self.config, &self.plugins.formatter, &self.base, examples, skipped, self.progress)
     }
 
     /// Trains, judges and writes everything that the run folder will hold.
-    fn fill<R: Recipe>(
+    fn fill<R: Recipe, D: Device>(
         &self,
+        device: D,
         run_dir: &RunDir,
-        train: &TokenSet<ExampleOf<R>>,
-        held_out: &TokenSet<ExampleOf<R>>,
+        train: &TokenSet<R::Example>,
+        held_out: &TokenSet<R::Example>,
     ) -> Result<RunReport, HostError> {
         let (config, progress) = (self.config, self.progress);
-        let limit = MemoryLimit::new(config.execution.memory_limit);
-        fit::check::<R>(limit, &self.base, &config.training, &train.tokens, &held_out.tokens)?;
-        let (mut trainer, trained) = train::load::<R>(config, &self.base, &train.tokens, &held_out.tokens, run_dir)?;
-        let base_scores = train::base_scores::<R>(&mut trainer, &held_out.tokens, progress);
+        let sets = (train.tokens.as_slice(), held_out.tokens.as_slice());
+        let trained = train::what::<R>(config, &self.base, sets.0, sets.1)?;
+        let (memory, limit) = self.memory;
+        fit::check::<R>(memory, limit, &self.base, &trained, sets.0, sets.1)?;
+        let mut trainer = train::load::<R, D>(device, &trained, &self.base, sets, run_dir)?;
+        let base_scores = train::base_scores::<R, D>(&mut trainer, &held_out.tokens, progress)?;
         let (plugin_time, before_training) = (self.plugins.time_in_calls(), self.start.elapsed());
 
-        let sets = (train.tokens.as_slice(), held_out.tokens.as_slice());
-        let training = train::train::<R>(&mut trainer, config, &self.base, sets, run_dir, progress)?;
-        let adapter_scores = train::adapter_scores::<R>(&mut trainer, &held_out.tokens, progress);
+        let training = train::train::<R, D>(&mut trainer, config, &self.base, sets, run_dir, progress)?;
+        let adapter_scores = train::adapter_scores::<R, D>(&mut trainer, &held_out.tokens, progress)?;
         trainer.save(&self.base, run_dir.path())?;
 
         let mut report = RunReport {
@@ -145,6 +177,7 @@ impl Run<'_> {
             base_model: config.base_model.clone(),
             lora: trained.use_lora,
             device: trainer.method().device().describe(),
+            device_choice: self.device_choice.clone(),
             spans: self.collected.spans,
             examples: (&self.statistics).into(),
             skipped: self.collected.skipped.clone(),
@@ -187,6 +220,9 @@ fn give_up(run_dir: RunDir, error: HostError) -> HostError {
     match error {
         HostError::Interrupted if run_dir.state_file().is_file() => {
             HostError::InterruptedTraining { folder: run_dir.path().to_owned() }
+        }
+        HostError::Trainer(error @ TrainerError::Cuda { .. }) if run_dir.state_file().is_file() => {
+            HostError::LostTraining { error, folder: run_dir.path().to_owned() }
         }
         // It would come to the same number again.
         HostError::Trainer(TrainerError::NotFinite { .. }) => {

@@ -6,6 +6,7 @@ use trainer_cuda::Result;
 use trainer_cuda::batch::TokenExample;
 use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::Device;
 use trainer_cuda::encode::{
     EncodeConfig, PairRecord, Prompt, Record, Skipped, TripletRecord, encode_dpo, encode_sft, encode_triplets,
 };
@@ -18,43 +19,39 @@ use crate::plugins::bindings::types::TrainingMethod;
 
 /// How one method trains.
 pub(super) trait Recipe {
+    /// What it trains on.
+    type Example;
     /// What trains.
-    type Method: Method<Device = Cpu>;
+    type Method<D: Device>: Method<Device = D, Example = Self::Example>;
 
     /// The policy's name for it.
     const METHOD: TrainingMethod;
 
     /// Records that are valid for this method to tokens.
-    fn encode(
-        base: &BaseModel,
-        records: Vec<TrainingRecord>,
-        config: &EncodeConfig,
-    ) -> Result<Encoding<ExampleOf<Self>>>;
+    fn encode(base: &BaseModel, records: Vec<TrainingRecord>, config: &EncodeConfig)
+    -> Result<Encoding<Self::Example>>;
 
     /// Tokens of an example.
-    fn n_tokens(example: &ExampleOf<Self>) -> usize;
+    fn n_tokens(example: &Self::Example) -> usize;
 
     /// What the buffers of a run must hold.
-    fn batch_size(config: &TrainConfig, train: &[ExampleOf<Self>], held_out: &[ExampleOf<Self>]) -> BatchSize;
+    fn batch_size(config: &TrainConfig, train: &[Self::Example], held_out: &[Self::Example]) -> BatchSize;
 
     /// Loads the model; `scratch` is a file that a resumed run finds again.
-    fn load(
+    fn load<D: Device>(
         base: &BaseModel,
         config: &TrainConfig,
-        device: Cpu,
-        train: &[ExampleOf<Self>],
-        held_out: &[ExampleOf<Self>],
+        device: D,
+        train: &[Self::Example],
+        held_out: &[Self::Example],
         scratch: &Path,
-    ) -> Result<Self::Method>;
+    ) -> Result<Self::Method<D>>;
 
     /// The base's scores, of a model that is still the base.
-    fn base_scores(method: &mut Self::Method, held_out: &[ExampleOf<Self>]) -> Evaluation {
+    fn base_scores<D: Device>(method: &mut Self::Method<D>, held_out: &[Self::Example]) -> Result<Evaluation> {
         method.evaluate(held_out)
     }
 }
-
-/// What a recipe's method trains on.
-pub(super) type ExampleOf<R> = <<R as Recipe>::Method as Method>::Example;
 
 /// Tokens, and the record that each example came from.
 pub(super) struct Encoding<E> {
@@ -68,7 +65,8 @@ pub(super) struct Encoding<E> {
 pub(super) struct SftRecipe;
 
 impl Recipe for SftRecipe {
-    type Method = Sft<Cpu>;
+    type Example = TokenExample;
+    type Method<D: Device> = Sft<D>;
     const METHOD: TrainingMethod = TrainingMethod::Sft;
 
     fn encode(base: &BaseModel, records: Vec<TrainingRecord>, config: &EncodeConfig) -> Result<Encoding<TokenExample>> {
@@ -90,14 +88,14 @@ impl Recipe for SftRecipe {
         BatchSize::Forest(Sft::<Cpu>::budget(config, train, held_out))
     }
 
-    fn load(
+    fn load<D: Device>(
         base: &BaseModel,
         config: &TrainConfig,
-        device: Cpu,
+        device: D,
         train: &[TokenExample],
         held_out: &[TokenExample],
         _: &Path,
-    ) -> Result<Self::Method> {
+    ) -> Result<Self::Method<D>> {
         Sft::new(device, base, config, train, held_out)
     }
 }
@@ -106,7 +104,8 @@ impl Recipe for SftRecipe {
 pub(super) struct DpoRecipe;
 
 impl Recipe for DpoRecipe {
-    type Method = Dpo<Cpu>;
+    type Example = PairExample;
+    type Method<D: Device> = Dpo<D>;
     const METHOD: TrainingMethod = TrainingMethod::Dpo;
 
     fn encode(base: &BaseModel, records: Vec<TrainingRecord>, config: &EncodeConfig) -> Result<Encoding<PairExample>> {
@@ -125,27 +124,27 @@ impl Recipe for DpoRecipe {
     }
 
     fn batch_size(config: &TrainConfig, train: &[PairExample], held_out: &[PairExample]) -> BatchSize {
-        BatchSize::Forest(Dpo::<Cpu>::budget(config, train, held_out))
+        BatchSize::Pairs(Dpo::<Cpu>::budget(config, train, held_out))
     }
 
-    fn load(
+    fn load<D: Device>(
         base: &BaseModel,
         config: &TrainConfig,
-        device: Cpu,
+        device: D,
         train: &[PairExample],
         held_out: &[PairExample],
         scratch: &Path,
-    ) -> Result<Self::Method> {
+    ) -> Result<Self::Method<D>> {
         Dpo::new(device, base, config, train, held_out, Some(scratch))
     }
 
     /// By definition: the reference is the base, so that rewards are 0 and the loss is ln 2, without the noise of a
     /// second pass.
-    fn base_scores(_: &mut Self::Method, held_out: &[PairExample]) -> Evaluation {
+    fn base_scores<D: Device>(_: &mut Self::Method<D>, held_out: &[PairExample]) -> Result<Evaluation> {
         let metrics =
             MethodMetrics::Dpo { reward_accuracy: 0.0, reward_margin: 0.0, chosen_reward: 0.0, rejected_reward: 0.0 };
         let n_labels = held_out.iter().map(|pair| pair.chosen.n_labels() + pair.rejected.n_labels()).sum();
-        Evaluation { loss: std::f64::consts::LN_2, n_examples: held_out.len(), n_labels, metrics }
+        Ok(Evaluation { loss: std::f64::consts::LN_2, n_examples: held_out.len(), n_labels, metrics })
     }
 }
 
@@ -153,7 +152,8 @@ impl Recipe for DpoRecipe {
 pub(super) struct TripletRecipe;
 
 impl Recipe for TripletRecipe {
-    type Method = Triplets<Cpu>;
+    type Example = TripletExample;
+    type Method<D: Device> = Triplets<D>;
     const METHOD: TrainingMethod = TrainingMethod::Triplet;
 
     /// A text that is too long loses its end, whatever `over_length` says, as in sentence-transformers: documents are
@@ -182,14 +182,14 @@ impl Recipe for TripletRecipe {
         BatchSize::Texts(Triplets::<Cpu>::budget(config, train, held_out))
     }
 
-    fn load(
+    fn load<D: Device>(
         base: &BaseModel,
         config: &TrainConfig,
-        device: Cpu,
+        device: D,
         train: &[TripletExample],
         held_out: &[TripletExample],
         _: &Path,
-    ) -> Result<Self::Method> {
+    ) -> Result<Self::Method<D>> {
         Triplets::new(device, base, config, train, held_out)
     }
 }

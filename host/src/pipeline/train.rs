@@ -1,4 +1,4 @@
-//! Training on this machine's CPU, and the scores before and after it.
+//! Training on this machine, and the scores before and after it.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use trainer_cuda::TrainerError;
 use trainer_cuda::checkpoint::Checkpoints;
 use trainer_cuda::config::TrainConfig;
-use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::Device;
+use trainer_cuda::estimate::Estimate;
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::Evaluation;
 use trainer_cuda::trainer::{Event, Outcome, StepMetrics, Trainer};
@@ -18,7 +19,7 @@ use crate::report;
 use crate::run_dir::RunDir;
 
 use super::metrics::MetricsFile;
-use super::recipe::{ExampleOf, Recipe};
+use super::recipe::Recipe;
 
 /// What training took and gave.
 #[derive(Debug)]
@@ -36,46 +37,54 @@ impl Training {
     }
 }
 
-/// Loads the model for training. Where no module is a LoRA target and the configuration allows it, every weight is
-/// trained: the trainer's configuration that comes back says so.
-pub(super) fn load<R: Recipe>(
+/// What is trained: where no module is a LoRA target and the configuration allows it, every weight.
+///
+/// # Errors
+/// [`TrainerError::NoLoraTarget`] where it does not; those of reading the model's tables of contents.
+pub(super) fn what<R: Recipe>(
     config: &RunConfig,
     base: &BaseModel,
-    train: &[ExampleOf<R>],
-    held_out: &[ExampleOf<R>],
-    run_dir: &RunDir,
-) -> Result<(Trainer<R::Method>, TrainConfig), HostError> {
-    let load = |training: &TrainConfig| {
-        let device = Cpu::new(config.execution.threads);
-        R::load(base, training, device, train, held_out, &run_dir.scratch_file("reference.json"))
-    };
-    let mut training = config.training.clone();
-    let method = match load(&training) {
+    train: &[R::Example],
+    held_out: &[R::Example],
+) -> Result<TrainConfig, HostError> {
+    let training = config.training.clone();
+    match Estimate::new(base, &training, R::batch_size(&training, train, held_out)) {
         Err(error @ TrainerError::NoLoraTarget { .. }) if config.execution.lora_fallback == LoraFallback::Full => {
             tracing::warn!("Failed to apply LoRA (continuing with full fine-tuning): {error}");
-            training.use_lora = false;
-            load(&training)?
+            Ok(TrainConfig { use_lora: false, ..training })
         }
-        loaded => loaded?,
-    };
-    Ok((Trainer::new(method, training.clone())?, training))
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(training),
+    }
+}
+
+/// Loads the model for training.
+pub(super) fn load<R: Recipe, D: Device>(
+    device: D,
+    training: &TrainConfig,
+    base: &BaseModel,
+    (train, held_out): (&[R::Example], &[R::Example]),
+    run_dir: &RunDir,
+) -> Result<Trainer<R::Method<D>>, HostError> {
+    let method = R::load(base, training, device, train, held_out, &run_dir.scratch_file("reference.json"))?;
+    Ok(Trainer::new(method, training.clone())?)
 }
 
 /// The scores of the model that was just loaded, which is the base still, where any example is held out.
-pub(super) fn base_scores<R: Recipe>(
-    trainer: &mut Trainer<R::Method>,
-    held_out: &[ExampleOf<R>],
+pub(super) fn base_scores<R: Recipe, D: Device>(
+    trainer: &mut Trainer<R::Method<D>>,
+    held_out: &[R::Example],
     progress: &Progress,
-) -> Option<Evaluation> {
+) -> Result<Option<Evaluation>, HostError> {
     scores("base", held_out, progress, || R::base_scores(trainer.method_mut(), held_out))
 }
 
 /// The scores after training.
-pub(super) fn adapter_scores<R: Recipe>(
-    trainer: &mut Trainer<R::Method>,
-    held_out: &[ExampleOf<R>],
+pub(super) fn adapter_scores<R: Recipe, D: Device>(
+    trainer: &mut Trainer<R::Method<D>>,
+    held_out: &[R::Example],
     progress: &Progress,
-) -> Option<Evaluation> {
+) -> Result<Option<Evaluation>, HostError> {
     scores("adapter", held_out, progress, || trainer.evaluate(held_out))
 }
 
@@ -83,25 +92,25 @@ fn scores<E>(
     who: &'static str,
     held_out: &[E],
     progress: &Progress,
-    evaluate: impl FnOnce() -> Evaluation,
-) -> Option<Evaluation> {
+    evaluate: impl FnOnce() -> trainer_cuda::Result<Evaluation>,
+) -> Result<Option<Evaluation>, HostError> {
     if held_out.is_empty() {
-        return None;
+        return Ok(None);
     }
     let stage = progress.stage(who, held_out.len() as u64);
-    let scores = evaluate();
+    let scores = evaluate()?;
     let figures = report::figures(scores.loss, &scores.metrics);
     let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
     stage.finish(&format!("held-out {}", figures.join(", ")));
-    Some(scores)
+    Ok(Some(scores))
 }
 
 /// Trains to the end, from the run folder's checkpoint where it has one, with every event in its metrics file.
-pub(super) fn train<R: Recipe>(
-    trainer: &mut Trainer<R::Method>,
+pub(super) fn train<R: Recipe, D: Device>(
+    trainer: &mut Trainer<R::Method<D>>,
     config: &RunConfig,
     base: &BaseModel,
-    (train, held_out): (&[ExampleOf<R>], &[ExampleOf<R>]),
+    (train, held_out): (&[R::Example], &[R::Example]),
     run_dir: &RunDir,
     progress: &Progress,
 ) -> Result<Training, HostError> {

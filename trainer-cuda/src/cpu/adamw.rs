@@ -1,31 +1,50 @@
-//! The optimiser step and the gradient's norm.
+//! The end of a step: the gradient's norm, and AdamW.
 
 use super::Cpu;
 use super::elementwise::GRAIN;
 use super::parallel::rows;
 use super::simd::{LANES, Simd, dispatch};
-use crate::device::{AdamW, Trainable};
+use crate::device::{AdamW, LOG_COLUMNS, SUMS, StepState, Trainable};
 
 /// The norm's groups are fixed, so that its f64 sum is too.
-pub(super) fn grad_norm(cpu: &Cpu, trainables: &[Trainable<Cpu>]) -> f32 {
+fn grad_norm(cpu: &Cpu, trained: &[Trainable<Cpu>]) -> f32 {
     let square = |t: &Trainable<Cpu>| {
         let grad = &t.grad[..t.weight.values().len()];
         cpu.sum(grad.len(), GRAIN, |range| sum_of_squares(cpu.simd, &grad[range]))
     };
-    trainables.iter().map(square).sum::<f64>().sqrt() as f32
+    trained.iter().map(square).sum::<f64>().sqrt() as f32
+}
+
+pub(super) fn end_step(cpu: &Cpu, state: &mut StepState<Cpu>, trained: &[Trainable<Cpu>]) {
+    let grad_norm = grad_norm(cpu, trained);
+    let (max_grad_norm, row) = (state.scalars[0], state.scalars[1] as usize);
+    let clip = if max_grad_norm > 0.0 { (max_grad_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+    let finite = state.sums[0].is_finite() && grad_norm.is_finite();
+    state.control[0] = clip; // never scales up
+    if !finite {
+        state.control[1] = 1.0;
+    }
+    let log = &mut state.log[row * LOG_COLUMNS..][..LOG_COLUMNS];
+    log[..SUMS].copy_from_slice(&state.sums[..SUMS]);
+    log[SUMS] = f64::from(grad_norm);
+    state.sums.fill(0.0);
 }
 
 /// One step for every tensor, in the order of `torch.optim.AdamW` (`_single_tensor_adamw`).
-pub(super) fn step(cpu: &Cpu, trainables: &mut [Trainable<Cpu>], step: AdamW) {
-    let factors = Factors::new(step);
+pub(super) fn step(cpu: &Cpu, trained: &mut [Trainable<Cpu>], state: &StepState<Cpu>, constants: AdamW) {
+    let [clip, halted] = [state.control[0], state.control[1]];
+    if halted != 0.0 {
+        return;
+    }
+    let factors = Factors::new(clip, &state.scalars, constants);
     // A large tensor is cut up; an adapter's many small ones go to the threads whole.
     let is_large = |t: &Trainable<Cpu>| t.weight.values().len() > 4 * GRAIN;
-    for t in trainables.iter_mut().filter(|t| is_large(t)) {
+    for t in trained.iter_mut().filter(|t| is_large(t)) {
         update_tensor(cpu, t, factors);
     }
-    let n = trainables.len();
-    cpu.for_rows(n, 1, rows(trainables, n, 1), |_, trainables| {
-        for t in trainables.into_slice().iter_mut().filter(|t| !is_large(t)) {
+    let n = trained.len();
+    cpu.for_rows(n, 1, rows(trained, n, 1), |_, trained| {
+        for t in trained.into_slice().iter_mut().filter(|t| !is_large(t)) {
             update_tensor(cpu, t, factors);
         }
     });
@@ -55,18 +74,17 @@ struct Factors {
 }
 
 impl Factors {
-    fn new(step: AdamW) -> Self {
-        let [learning_rate, beta1, beta2, weight_decay] =
-            [step.learning_rate, step.beta1, step.beta2, step.weight_decay].map(f64::from);
+    fn new(grad_scale: f32, scalars: &[f32], constants: AdamW) -> Self {
+        let AdamW { beta1, beta2, epsilon } = constants;
         Factors {
-            grad_scale: step.grad_scale,
-            decay: (1.0 - learning_rate * weight_decay) as f32,
-            one_minus_beta1: (1.0 - beta1) as f32,
-            beta2: step.beta2,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            step_size: (learning_rate / (1.0 - beta1.powi(step.step))) as f32,
-            bias_correction2_sqrt: (1.0 - beta2.powi(step.step)).sqrt() as f32,
-            epsilon: step.epsilon,
+            grad_scale,
+            decay: scalars[2],
+            one_minus_beta1: (1.0 - f64::from(beta1)) as f32,
+            beta2,
+            one_minus_beta2: (1.0 - f64::from(beta2)) as f32,
+            step_size: scalars[3],
+            bias_correction2_sqrt: scalars[4],
+            epsilon,
         }
     }
 }

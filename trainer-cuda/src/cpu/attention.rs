@@ -9,7 +9,7 @@ use super::Cpu;
 use super::attention_kernels::{backward_key_block, backward_query_block, forward_block};
 use super::parallel::rows;
 use super::simd::LANES;
-use crate::device::{AttentionMask, AttentionShape};
+use crate::device::{AttentionShape, Visibility, assert_visible};
 
 /// Widest head; bounds the kernels' scratch on the stack (64 KiB).
 pub(super) const MAX_HEAD_DIM: usize = 256;
@@ -25,13 +25,45 @@ pub(super) struct Saved<'a> {
     pub(super) v: &'a [f32],   // [n_tokens, kv_heads, head_dim]
 }
 
-/// Who sees whom, checked.
+/// Who sees whom.
 #[derive(Clone, Copy)]
 pub(super) enum Mask<'a> {
     /// Exclusive index where the subtree of each token ends.
     Forest(&'a [u32]), // [n_tokens]
     /// First token and exclusive end of each token's segment.
     Segments(&'a [u32], &'a [u32]), // [n_tokens] each
+}
+
+/// A mask in memory of its own, checked when it was written.
+#[derive(Debug, Default)]
+pub struct AttentionMask {
+    /// A forest's ends of subtrees, or the segments' first tokens.
+    first: Vec<u32>, // [n_tokens]
+    /// The segments' ends; empty for a forest.
+    end: Vec<u32>, // [n_tokens]
+}
+
+impl AttentionMask {
+    pub(super) fn write(&mut self, visibility: Visibility<'_>) {
+        assert_visible(visibility);
+        let (first, end) = match visibility {
+            Visibility::Forest { subtree_end } => (subtree_end, &[][..]),
+            Visibility::Segments { segment_start, segment_end } => (segment_start, segment_end),
+        };
+        self.first.clear();
+        self.first.extend_from_slice(first);
+        self.end.clear();
+        self.end.extend_from_slice(end);
+    }
+
+    fn get(&self, shape: AttentionShape) -> Mask<'_> {
+        check_heads(shape);
+        assert_eq!(self.first.len(), shape.n_tokens, "tokens of the mask");
+        match self.end.is_empty() {
+            true => Mask::Forest(&self.first),
+            false => Mask::Segments(&self.first, &self.end),
+        }
+    }
 }
 
 /// Which keys the queries of a block see.
@@ -50,11 +82,11 @@ pub(super) fn forward(
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    mask: AttentionMask<'_, Cpu>,
+    mask: &AttentionMask,
     shape: AttentionShape,
 ) {
     let AttentionShape { n_tokens, heads, head_dim, .. } = shape;
-    let mask = checked(mask, shape);
+    let mask = mask.get(shape);
     // The grain is the block: the order of summation follows from the blocks' starts.
     let out = (rows(o, n_tokens, heads * head_dim), rows(lse, n_tokens, heads));
     cpu.for_rows(n_tokens, LANES, out, |range, (o, lse)| {
@@ -72,11 +104,11 @@ pub(super) fn backward(
     dv: &mut [f32],
     delta: &mut [f32],
     saved: Saved<'_>,
-    mask: AttentionMask<'_, Cpu>,
+    mask: &AttentionMask,
     shape: AttentionShape,
 ) {
     let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
-    let mask = checked(mask, shape);
+    let mask = mask.get(shape);
     let out = (rows(dq, n_tokens, heads * head_dim), rows(delta, n_tokens, heads));
     cpu.for_rows(n_tokens, LANES, out, |range, (dq, delta)| {
         let out =
@@ -101,36 +133,4 @@ pub(super) fn check_heads(shape: AttentionShape) {
     let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     assert!(kv_heads > 0 && heads % kv_heads == 0, "{heads} heads over {kv_heads} key heads");
     assert!(head_dim <= MAX_HEAD_DIM, "heads of {head_dim}: at most {MAX_HEAD_DIM} wide");
-}
-
-/// The batch's part of the mask. Subtrees end behind their root: the walk over keys could stand still otherwise.
-/// Segments follow each other without a gap: a block's keys would not be one range otherwise.
-fn checked<'a>(mask: AttentionMask<'a, Cpu>, shape: AttentionShape) -> Mask<'a> {
-    check_heads(shape);
-    let n_tokens = shape.n_tokens;
-    match mask {
-        AttentionMask::Forest { subtree_end } => {
-            let subtree_end = &subtree_end[..n_tokens];
-            let inside = |(t, &end): (usize, &u32)| t < end as usize && end as usize <= n_tokens;
-            assert!(
-                subtree_end.iter().enumerate().all(inside),
-                "a subtree that ends before its root or past the batch"
-            );
-            Mask::Forest(subtree_end)
-        }
-        AttentionMask::Segments { segment_start, segment_end } => {
-            let (start, end) = (&segment_start[..n_tokens], &segment_end[..n_tokens]);
-            let mut t = 0;
-            while t < n_tokens {
-                let next = end[t] as usize;
-                let one_segment = t < next
-                    && next <= n_tokens
-                    && start[t..next].iter().all(|&start| start as usize == t)
-                    && end[t..next].iter().all(|&end| end as usize == next);
-                assert!(one_segment, "segments that do not follow each other up to the end of the batch");
-                t = next;
-            }
-            Mask::Segments(start, end)
-        }
-    }
 }

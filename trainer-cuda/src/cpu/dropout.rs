@@ -6,7 +6,7 @@ use super::parallel::rows;
 use super::simd::{Simd, dispatch};
 use crate::device::Dropout;
 
-pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], dropout: Dropout, len: usize) {
+pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], dropout: Dropout<'_, Cpu>, len: usize) {
     let (mask, x) = (Mask::new(dropout), &x[..len]);
     // The grain is even: the hash of a pair is never cut.
     cpu.for_rows(len, GRAIN, rows(y, len, 1), |range, y| {
@@ -14,7 +14,7 @@ pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], dropout: Dropout, len
     });
 }
 
-pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dy: &[f32], dropout: Dropout, len: usize) {
+pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dy: &[f32], dropout: Dropout<'_, Cpu>, len: usize) {
     let (mask, dy) = (Mask::new(dropout), &dy[..len]);
     cpu.for_rows(len, GRAIN, rows(dx, len, 1), |range, dx| {
         backward_part(cpu.simd, dx.into_slice(), &dy[range.clone()], mask, range.start);
@@ -31,8 +31,9 @@ struct Mask {
 }
 
 impl Mask {
-    fn new(Dropout { probability, seed }: Dropout) -> Self {
+    fn new(Dropout { probability, seeds, module }: Dropout<'_, Cpu>) -> Self {
         assert!((0.0..1.0).contains(&probability), "a dropout probability of {probability}");
+        let seed = u64::from(seeds[2 * module]) | u64::from(seeds[2 * module + 1]) << 32;
         let threshold = (f64::from(probability) * 2f64.powi(32)) as u64;
         Mask { key: mix(seed), threshold, scale: 1.0 / (1.0 - probability) }
     }

@@ -4,11 +4,17 @@ use super::elementwise::GRAIN;
 use super::parallel::rows;
 use super::{Cpu, Matrix};
 
-pub(super) fn forward(cpu: &Cpu, y: &mut [f32], token_ids: &[u32], table: &Matrix, n_tokens: usize) {
-    let hidden = table.cols;
+pub(super) fn forward(cpu: &Cpu, y: &mut [f32], tables: &[(&Vec<u32>, &Matrix)], n_tokens: usize) {
+    let [(first_rows, first), others @ ..] = tables else { panic!("no table") };
+    let hidden = first.cols;
     cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(y, n_tokens, hidden), |range, y| {
-        for (y, &id) in y.into_slice().chunks_exact_mut(hidden).zip(&token_ids[range]) {
-            table.read_row(id as usize, y);
+        let mut row = vec![0.0; if others.is_empty() { 0 } else { hidden }];
+        for (y, t) in y.into_slice().chunks_exact_mut(hidden).zip(range) {
+            first.read_row(first_rows[t] as usize, y);
+            for (rows, table) in others {
+                table.read_row(rows[t] as usize, &mut row);
+                y.iter_mut().zip(&row).for_each(|(y, x)| *y += x);
+            }
         }
     });
 }

@@ -32,15 +32,27 @@ pub(super) fn backward(
     dx: &mut [f32],
     d_weight: Option<&mut [f32]>,
     d_bias: Option<&mut [f32]>,
+    y: Option<&mut [f32]>,
     dy: &[f32],
     x: &[f32],
     mean: &[f32],
     rstd: &[f32],
     weight: &Matrix,
+    bias: &Matrix,
     n_tokens: usize,
 ) {
     let hidden = weight.cols;
-    cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(dx, n_tokens, hidden), |range, dx| {
+    let grain = GRAIN.div_ceil(hidden);
+    if let Some(y) = y {
+        cpu.for_rows(n_tokens, grain, rows(y, n_tokens, hidden), |range, y| {
+            for (y, t) in y.into_slice().chunks_exact_mut(hidden).zip(range) {
+                y.copy_from_slice(&x[t * hidden..][..hidden]);
+                y.iter_mut().for_each(|y| *y -= mean[t]);
+                scale_row(y, rstd[t], weight.values(), bias.values());
+            }
+        });
+    }
+    cpu.for_rows(n_tokens, grain, rows(dx, n_tokens, hidden), |range, dx| {
         for (dx, t) in dx.into_slice().chunks_exact_mut(hidden).zip(range) {
             let row = t * hidden..(t + 1) * hidden;
             backward_row(cpu.simd, dx, &dy[row.clone()], &x[row], mean[t], rstd[t], weight.values());
@@ -88,10 +100,16 @@ fn forward_row_simd<S: Simd>(y: &mut [f32], x: &[f32], weight: &[f32], bias: &[f
         squares = S::mul_add(centred, centred, squares);
     }
     let rstd = 1.0 / (S::sum(squares) / x.len() as f32 + eps).sqrt();
+    scale_row(y, rstd, weight, bias);
+    (mean, rstd)
+}
+
+/// From centred values to the result.
+#[inline(always)]
+fn scale_row(y: &mut [f32], rstd: f32, weight: &[f32], bias: &[f32]) {
     for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
         *y = *y * rstd * weight + bias;
     }
-    (mean, rstd)
 }
 
 dispatch! { fn backward_row = backward_row_simd(

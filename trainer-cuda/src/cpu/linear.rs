@@ -11,6 +11,16 @@ pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], weight: &Matrix, n_to
     gemm(cpu, y, Operand::k_contiguous(x, k), Factor::rows_of(weight), Product::new(n_tokens, n, k));
 }
 
+/// `y += residual`.
+pub(super) fn add_residual(cpu: &Cpu, y: &mut [f32], residual: &[f32], len: usize) {
+    let residual = &residual[..len];
+    cpu.for_rows(len, GRAIN, rows(y, len, 1), |range, y| {
+        for (y, residual) in y.into_slice().iter_mut().zip(&residual[range]) {
+            *y += residual;
+        }
+    });
+}
+
 pub(super) fn add_bias(cpu: &Cpu, y: &mut [f32], bias: &Matrix, n_tokens: usize) {
     let (bias, width) = (bias.values(), bias.cols);
     cpu.for_rows(n_tokens, GRAIN.div_ceil(width), rows(y, n_tokens, width), |_, y| {

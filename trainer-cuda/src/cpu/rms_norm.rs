@@ -28,19 +28,33 @@ pub(super) fn backward(
     cpu: &Cpu,
     dx: &mut [f32],
     d_weight: Option<&mut [f32]>,
+    y: Option<&mut [f32]>,
     dy: &[f32],
     x: &[f32],
     rstd: &[f32],
     weight: &Matrix,
+    residual: Option<&[f32]>,
     n_tokens: usize,
 ) {
     let (weight, hidden) = (weight.values(), weight.cols);
-    cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(dx, n_tokens, hidden), |range, dx| {
+    let grain = GRAIN.div_ceil(hidden);
+    cpu.for_rows(n_tokens, grain, rows(dx, n_tokens, hidden), |range, dx| {
         for (dx, t) in dx.into_slice().chunks_exact_mut(hidden).zip(range) {
             let row = t * hidden..(t + 1) * hidden;
+            match residual {
+                Some(residual) => dx.copy_from_slice(&residual[row.clone()]),
+                None => dx.fill(0.0),
+            }
             backward_row(cpu.simd, dx, &dy[row.clone()], &x[row], rstd[t], weight);
         }
     });
+    if let Some(y) = y {
+        cpu.for_rows(n_tokens, grain, rows(y, n_tokens, hidden), |range, y| {
+            for (y, t) in y.into_slice().chunks_exact_mut(hidden).zip(range) {
+                scale_row(y, &x[t * hidden..][..hidden], rstd[t], weight);
+            }
+        });
+    }
     if let Some(d_weight) = d_weight {
         // Each task owns some columns and adds up the tokens in order.
         let columns = GRAIN.div_ceil(n_tokens.max(1)).next_multiple_of(LANES);
@@ -64,10 +78,15 @@ fn forward_row_simd<S: Simd>(y: &mut [f32], x: &[f32], weight: &[f32], eps: f32)
         sum = S::mul_add(x, x, sum);
     }
     let rstd = 1.0 / (S::sum(sum) / x.len() as f32 + eps).sqrt();
+    scale_row(y, x, rstd, weight);
+    rstd
+}
+
+#[inline(always)]
+fn scale_row(y: &mut [f32], x: &[f32], rstd: f32, weight: &[f32]) {
     for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
         *y = x * rstd * weight;
     }
-    rstd
 }
 
 dispatch! { fn backward_row = backward_row_simd(dx: &mut [f32], dy: &[f32], x: &[f32], rstd: f32, weight: &[f32]) }

@@ -4,9 +4,25 @@ use super::Cpu;
 use super::elementwise::GRAIN;
 use super::parallel::rows;
 use super::simd::{Simd, dispatch};
+use crate::device::AttentionShape;
 
-/// Rotates by the position's angle times `direction`, 1 or -1.
-pub(super) fn rotate(
+/// Rotates queries and keys by the position's angle times `direction`, 1 or -1.
+pub(super) fn rotate_both(
+    cpu: &Cpu,
+    q: &mut [f32],
+    k: &mut [f32],
+    position: &[u32],
+    cos: &[f32],
+    sin: &[f32],
+    shape: AttentionShape,
+    direction: f32,
+) {
+    let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
+    rotate(cpu, q, position, cos, sin, heads, head_dim, n_tokens, direction);
+    rotate(cpu, k, position, cos, sin, kv_heads, head_dim, n_tokens, direction);
+}
+
+fn rotate(
     cpu: &Cpu,
     x: &mut [f32],
     position: &[u32],

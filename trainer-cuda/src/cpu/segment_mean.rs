@@ -19,8 +19,10 @@ pub(super) fn forward(cpu: &Cpu, y: &mut [f32], x: &[f32], offsets: &[u32], hidd
     });
 }
 
-pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dy: &[f32], offsets: &[u32], hidden: usize) {
-    let (_, n_tokens) = checked(offsets);
+pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dy: &[f32], offsets: &[u32], hidden: usize, n_tokens: usize) {
+    let (_, n_pooled) = checked(offsets);
+    dx[n_pooled * hidden..n_tokens * hidden].fill(0.0);
+    let n_tokens = n_pooled;
     cpu.for_rows(n_tokens, GRAIN.div_ceil(hidden), rows(dx, n_tokens, hidden), |range, dx| {
         // The last segment that starts at or before the row: those before it at the same offset are empty.
         let mut segment = offsets.partition_point(|&start| start as usize <= range.start) - 1;

@@ -1,8 +1,9 @@
 //! Every buffer of a run, allocated once from the memory plan.
 
 use crate::allocator::Allocator;
-use crate::device::{Device, EdgeBuffers};
-use crate::linear::{LoraScratch, PerModule};
+use crate::decoder::modules::{BlockLowRank, MODULE_NAMES};
+use crate::device::{Device, EdgeBuffers, PairBuffers};
+use crate::linear::DroppedInput;
 use crate::plan::MemoryPlan;
 
 /// What a block keeps from its forward pass for its backward pass, beside its input.
@@ -28,19 +29,19 @@ pub struct LayerActivations<D: Device> {
     /// Up projection.
     pub up: D::Act, // [n_tokens, intermediate]
     /// `drop(x) A^T` of each adapted module.
-    pub lora: PerModule<Option<D::Act>>, // [n_tokens, rank]
+    pub h: BlockLowRank<D>,
 }
 
 /// Reused by every layer.
 pub struct Scratch<D: Device> {
     /// Normalised input of attention or MLP.
     pub normed: D::Act, // [n_tokens, hidden]
-    /// Output of `o_proj` or `down_proj`.
-    pub proj: D::Act, // [n_tokens, hidden]
     /// `silu(gate) * up`.
     pub mlp: D::Act, // [n_tokens, intermediate]
-    /// Gradient of the residual stream.
+    /// Gradient of the residual stream between blocks.
     pub dx: D::Act, // [n_tokens, hidden]
+    /// Gradient of the residual stream between attention and MLP.
+    pub dx_mid: D::Act, // [n_tokens, hidden]
     /// Gradient of `normed`.
     pub d_normed: D::Act, // [n_tokens, hidden]
     /// Gradient of attention's output.
@@ -59,18 +60,24 @@ pub struct Scratch<D: Device> {
     pub d_gate: D::Act, // [n_tokens, intermediate]
     /// Gradient of the up projection.
     pub d_up: D::Act, // [n_tokens, intermediate]
-    /// Of the low-rank updates.
-    pub lora: LoraScratch<D>,
+    /// Gradients of `drop(x) A^T`.
+    pub d_h: BlockLowRank<D>,
+    /// Where the run has dropout.
+    pub dropped: Option<DroppedInput<D>>,
     /// Normalised heads, of models that normalise them.
     pub heads: Option<HeadScratch<D>>,
 }
 
-/// Normalised queries and keys, computed again for the backward pass; then the gradients of what was normalised.
+/// Normalised queries and keys, computed again for the backward pass, and their gradients.
 pub struct HeadScratch<D: Device> {
     /// Queries.
     pub q: D::Act, // [n_tokens, heads, head_dim]
     /// Keys.
     pub k: D::Act, // [n_tokens, kv_heads, head_dim]
+    /// Gradient of the queries; empty outside training.
+    pub dq: D::Act, // [n_tokens, heads, head_dim]
+    /// Gradient of the keys; empty outside training.
+    pub dk: D::Act, // [n_tokens, kv_heads, head_dim]
     /// Of the queries.
     pub rstd_q: D::F32, // [n_tokens, heads]
     /// Of the keys.
@@ -101,8 +108,8 @@ pub struct BatchBuffers<D: Device> {
     pub token_ids: D::Index, // [n_tokens]
     /// Depth.
     pub position: D::Index, // [n_tokens]
-    /// Exclusive.
-    pub subtree_end: D::Index, // [n_tokens]
+    /// Who sees whom.
+    pub mask: D::Mask, // [n_tokens]
     /// Labelled rows.
     pub rows: D::Index, // [n_rows]
     /// Their edges.
@@ -131,31 +138,36 @@ pub struct Buffers<D: Device> {
     pub head: HeadBuffers<D>,
     /// Input and labels.
     pub batch: BatchBuffers<D>,
+    /// Where batches are preference pairs.
+    pub pairs: Option<PairBuffers<D>>,
+    /// Where training drops inputs of the updates.
+    pub dropout_seeds: Option<D::Index>, // [n_modules, 2]
 }
 
 impl<D: Device> Buffers<D> {
-    /// Allocates the plan: each of its buffers once, and nothing else.
-    pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
-        let mut from = Allocator::new(device, plan);
-        let buffers = Self {
+    pub(crate) fn new(from: &mut Allocator<'_, D>, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
+        let [dq, dk, dv] = from.acts(["scratch.dq", "scratch.dk", "scratch.dv"]);
+        let [d_gate, d_up] = from.acts(["scratch.d_gate", "scratch.d_up"]);
+        Self {
             x: (0..=num_hidden_layers).map(|layer| from.act(&residual_name(layer, num_hidden_layers))).collect(),
-            layers: plan.activation_sets.iter().map(|set| LayerActivations::new(&mut from, set)).collect(),
+            layers: plan.activation_sets.iter().map(|set| LayerActivations::new(from, set)).collect(),
             scratch: Scratch {
                 normed: from.act("scratch.normed"),
-                proj: from.act("scratch.proj"),
                 mlp: from.act("scratch.mlp"),
                 dx: from.act("scratch.dx"),
+                dx_mid: from.act("scratch.dx_mid"),
                 d_normed: from.act("scratch.d_normed"),
                 d_attn: from.act("scratch.d_attn"),
-                dq: from.act("scratch.dq"),
-                dk: from.act("scratch.dk"),
-                dv: from.act("scratch.dv"),
+                dq,
+                dk,
+                dv,
                 delta: from.f32("scratch.delta"),
                 d_mlp: from.act("scratch.d_mlp"),
-                d_gate: from.act("scratch.d_gate"),
-                d_up: from.act("scratch.d_up"),
-                lora: LoraScratch::new(&mut from),
-                heads: HeadScratch::if_planned(&mut from),
+                d_gate,
+                d_up,
+                d_h: BlockLowRank::new(from, "scratch.d_h"),
+                dropped: DroppedInput::if_planned(from),
+                heads: HeadScratch::if_planned(from),
             },
             head: HeadBuffers {
                 x: from.act("head.x"),
@@ -169,7 +181,7 @@ impl<D: Device> Buffers<D> {
             batch: BatchBuffers {
                 token_ids: from.index("batch.token_ids"),
                 position: from.index("batch.position"),
-                subtree_end: from.index("batch.subtree_end"),
+                mask: from.mask("batch.mask"),
                 rows: from.index("batch.rows"),
                 edges: EdgeBuffers {
                     edge_start: from.index("batch.edge_start"),
@@ -181,18 +193,26 @@ impl<D: Device> Buffers<D> {
                 rope_cos: from.f32("rope.cos"),
                 rope_sin: from.f32("rope.sin"),
             },
-        };
-        from.finish();
-        buffers
+            pairs: from.plans("pairs.n_pairs").then(|| PairBuffers {
+                example_start: from.index("pairs.example_start"),
+                example_edges: from.index("pairs.example_edges"),
+                reference: from.f64("pairs.reference"),
+                n_pairs: from.index("pairs.n_pairs"),
+                n_step: from.f32("pairs.n_step"),
+            }),
+            dropout_seeds: from.plans("dropout.seeds").then(|| from.index("dropout.seeds")),
+        }
     }
 }
 
 impl<D: Device> HeadScratch<D> {
     /// `None` for models that do not normalise their heads.
     pub(crate) fn if_planned(from: &mut Allocator<'_, D>) -> Option<Self> {
-        from.plans("scratch.q").then(|| Self {
-            q: from.act("scratch.q"),
-            k: from.act("scratch.k"),
+        from.plans("scratch.normed_q").then(|| Self {
+            q: from.act("scratch.normed_q"),
+            k: from.act("scratch.normed_k"),
+            dq: from.act_if_planned("scratch.normed_dq").unwrap_or_else(|| from.device().alloc_act(0, 0)),
+            dk: from.act_if_planned("scratch.normed_dk").unwrap_or_else(|| from.device().alloc_act(0, 0)),
             rstd_q: from.f32("scratch.rstd_q"),
             rstd_k: from.f32("scratch.rstd_k"),
         })
@@ -202,26 +222,32 @@ impl<D: Device> HeadScratch<D> {
 impl<D: Device> LayerActivations<D> {
     fn new(from: &mut Allocator<'_, D>, set: &str) -> Self {
         let at = |name: &str| format!("{set}.{name}");
+        let [q, k, v] = from.acts([&at("q"), &at("k"), &at("v")]);
+        let [gate, up] = from.acts([&at("gate"), &at("up")]);
         Self {
             rstd_attn: from.f32(&at("rstd_attn")),
-            q: from.act(&at("q")),
-            k: from.act(&at("k")),
-            v: from.act(&at("v")),
+            q,
+            k,
+            v,
             attn: from.act(&at("attn")),
             lse: from.f32(&at("lse")),
             x_mid: from.act(&at("x_mid")),
             rstd_mlp: from.f32(&at("rstd_mlp")),
-            gate: from.act(&at("gate")),
-            up: from.act(&at("up")),
-            lora: PerModule {
-                q: from.act_if_planned(&at("lora.q_proj")),
-                k: from.act_if_planned(&at("lora.k_proj")),
-                v: from.act_if_planned(&at("lora.v_proj")),
-                o: from.act_if_planned(&at("lora.o_proj")),
-                gate: from.act_if_planned(&at("lora.gate_proj")),
-                up: from.act_if_planned(&at("lora.up_proj")),
-                down: from.act_if_planned(&at("lora.down_proj")),
-            },
+            gate,
+            up,
+            h: BlockLowRank::new(from, &at("lora")),
+        }
+    }
+}
+
+impl<D: Device> BlockLowRank<D> {
+    pub(crate) fn new(from: &mut Allocator<'_, D>, prefix: &str) -> Self {
+        let [q, k, v, o, gate, up, down] = MODULE_NAMES.map(|name| format!("{prefix}.{name}"));
+        Self {
+            qkv: from.acts_if_planned([&q, &k, &v]),
+            o: from.acts_if_planned([&o]),
+            gate_up: from.acts_if_planned([&gate, &up]),
+            down: from.acts_if_planned([&down]),
         }
     }
 }

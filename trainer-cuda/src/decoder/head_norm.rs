@@ -30,27 +30,25 @@ impl<D: Device> HeadNorms<D> {
         (&mut heads.q, &mut heads.k)
     }
 
-    /// Overwrites what [`HeadNorms::forward`] wrote by the gradients of `q` and `k`, `=`; those of the weights `+=`.
-    pub fn backward<'a>(
+    /// From `heads.dq` and `heads.dk`, the gradients of the normalised heads, to those of the projected ones, `=`; gradients
+    /// of the weights `+=`.
+    pub fn backward(
         &self,
         device: &D,
         trained: &mut [Trainable<D>],
-        heads: &'a mut HeadScratch<D>,
-        dq: &D::Act, // [n_tokens, heads, head_dim], of the normalised queries
-        dk: &D::Act, // [n_tokens, kv_heads, head_dim]
-        q: &D::Act,  // [n_tokens, heads, head_dim], before the norm
-        k: &D::Act,  // [n_tokens, kv_heads, head_dim]
+        heads: &HeadScratch<D>,
+        dq: &mut D::Act, // [n_tokens, heads, head_dim]
+        dk: &mut D::Act, // [n_tokens, kv_heads, head_dim]
+        q: &D::Act,      // [n_tokens, heads, head_dim], before the norm
+        k: &D::Act,      // [n_tokens, kv_heads, head_dim]
         shape: AttentionShape,
-    ) -> (&'a D::Act, &'a D::Act) {
+    ) {
         let (q_rows, k_rows) = (shape.n_tokens * shape.heads, shape.n_tokens * shape.kv_heads);
-        device.zero_act(&mut heads.q, q_rows * shape.head_dim);
         self.q.with_grad(trained, |weight, d_weight| {
-            device.rms_norm_backward(&mut heads.q, d_weight, dq, q, &heads.rstd_q, weight, q_rows);
+            device.rms_norm_backward(dq, d_weight, None, &heads.dq, q, &heads.rstd_q, weight, None, q_rows);
         });
-        device.zero_act(&mut heads.k, k_rows * shape.head_dim);
         self.k.with_grad(trained, |weight, d_weight| {
-            device.rms_norm_backward(&mut heads.k, d_weight, dk, k, &heads.rstd_k, weight, k_rows);
+            device.rms_norm_backward(dk, d_weight, None, &heads.dk, k, &heads.rstd_k, weight, None, k_rows);
         });
-        (&heads.q, &heads.k)
     }
 }

@@ -13,8 +13,8 @@ pub(crate) fn find<D: Device>(
     batch: Budget, // the last one's size
 ) -> Option<String> {
     let is_finite = |name: &str, values: &Values<'_, D>, n_rows: usize| {
-        let shape = plan.get(name).map_or(&[][..], |buffer| &buffer.shape);
-        let len = n_rows * shape.iter().skip(1).product::<usize>();
+        let width = plan.find(name).map_or(0, |(_, part)| part.width());
+        let len = n_rows * width;
         let values = match values {
             Values::Act(buffer) => device.read_act(buffer, len),
             Values::F32(buffer) => device.read_f32(buffer, len),
@@ -55,24 +55,26 @@ fn in_order<D: Device>(act: &LayerActivations<D>) -> Vec<(&'static str, Values<'
     fn lora<'a, D: Device>(name: &'static str, h: &'a Option<D::Act>) -> Option<(&'static str, Values<'a, D>)> {
         Some((name, Values::Act(h.as_ref()?)))
     }
+    let [q, k, v] = &act.h.qkv;
+    let ([o], [gate, up], [down]) = (&act.h.o, &act.h.gate_up, &act.h.down);
     [
         Some(("rstd_attn", Values::F32(&act.rstd_attn))),
-        lora("lora.q_proj", &act.lora.q),
+        lora("lora.q_proj", q),
         Some(("q", Values::Act(&act.q))),
-        lora("lora.k_proj", &act.lora.k),
+        lora("lora.k_proj", k),
         Some(("k", Values::Act(&act.k))),
-        lora("lora.v_proj", &act.lora.v),
+        lora("lora.v_proj", v),
         Some(("v", Values::Act(&act.v))),
         Some(("lse", Values::F32(&act.lse))),
         Some(("attn", Values::Act(&act.attn))),
-        lora("lora.o_proj", &act.lora.o),
+        lora("lora.o_proj", o),
         Some(("x_mid", Values::Act(&act.x_mid))),
         Some(("rstd_mlp", Values::F32(&act.rstd_mlp))),
-        lora("lora.gate_proj", &act.lora.gate),
+        lora("lora.gate_proj", gate),
         Some(("gate", Values::Act(&act.gate))),
-        lora("lora.up_proj", &act.lora.up),
+        lora("lora.up_proj", up),
         Some(("up", Values::Act(&act.up))),
-        lora("lora.down_proj", &act.lora.down),
+        lora("lora.down_proj", down),
     ]
     .into_iter()
     .flatten()

@@ -1,12 +1,11 @@
 //! Every buffer of an encoder, allocated once from its memory plan.
 
 use crate::allocator::Allocator;
-use crate::device::{AttentionMask, Device};
-use crate::encoder::block::PerEncoderModule;
+use crate::device::{Device, TripletBuffers};
+use crate::encoder::block::EncoderLowRank;
 use crate::encoder::layer_norm::NormActivations;
-use crate::encoder::plan::LORA_BUFFERS;
-use crate::linear::LoraScratch;
-use crate::plan::MemoryPlan;
+use crate::encoder::plan::LOW_RANK_BUFFERS;
+use crate::linear::DroppedInput;
 
 /// What a block keeps from its forward pass for its backward pass.
 pub struct EncoderActivations<D: Device> {
@@ -28,22 +27,22 @@ pub struct EncoderActivations<D: Device> {
     pub fc1: D::Act, // [n_tokens, intermediate]
     /// Of the norm after the MLP.
     pub mlp_norm: NormActivations<D>,
-    /// `x A^T` of each adapted module.
-    pub lora: PerEncoderModule<Option<D::Act>>, // [n_tokens, rank]
+    /// `drop(x) A^T` of each adapted module.
+    pub h: EncoderLowRank<D>,
 }
 
 /// Reused by every layer.
 pub struct EncoderScratch<D: Device> {
     /// Normalised state between attention and MLP.
     pub x_mid: D::Act, // [n_tokens, hidden]
-    /// Output of the attention's projection or of the MLP.
-    pub proj: D::Act, // [n_tokens, hidden]
     /// Output of the GELU.
     pub mlp: D::Act, // [n_tokens, intermediate]
-    /// Gradient of a block's output or input, or of the sum after attention.
+    /// Gradient of a block's output, of `x_mid`, of the block's input.
     pub dx: D::Act, // [n_tokens, hidden]
-    /// Gradient of the sum after the MLP, then of `x_mid`.
-    pub d_sum: D::Act, // [n_tokens, hidden]
+    /// Gradient of the sum after the MLP.
+    pub d_mlp_sum: D::Act, // [n_tokens, hidden]
+    /// Gradient of the sum after attention.
+    pub d_attn_sum: D::Act, // [n_tokens, hidden]
     /// Gradient of attention's output.
     pub d_attn: D::Act, // [n_tokens, heads, head_dim]
     /// Gradient of the queries.
@@ -58,8 +57,10 @@ pub struct EncoderScratch<D: Device> {
     pub d_mlp: D::Act, // [n_tokens, intermediate]
     /// Gradient of the GELU's input.
     pub d_fc1: D::Act, // [n_tokens, intermediate]
-    /// Of the low-rank updates.
-    pub lora: LoraScratch<D>,
+    /// Gradients of `drop(x) A^T`.
+    pub d_h: EncoderLowRank<D>,
+    /// Where the run has dropout.
+    pub dropped: Option<DroppedInput<D>>,
 }
 
 /// From token states to embeddings.
@@ -84,23 +85,14 @@ pub struct TextBuffers<D: Device> {
     pub token_type: D::Index, // [n_tokens]
     /// Row of the position table, or place in the segment where positions are rotary.
     pub position: D::Index, // [n_tokens]
-    /// First token of each token's segment.
-    pub segment_start: D::Index, // [n_tokens]
-    /// One past the last.
-    pub segment_end: D::Index, // [n_tokens]
+    /// A token sees its own text.
+    pub mask: D::Mask, // [n_tokens]
     /// Starts of the segments, and the end of the last.
     pub offsets: D::Index, // [n_segments + 1]
     /// Cosines of the rotary embedding; empty where positions are learned.
     pub rope_cos: D::F32, // [max_length, head_dim / 2]
     /// Sines.
     pub rope_sin: D::F32, // [max_length, head_dim / 2]
-}
-
-impl<D: Device> TextBuffers<D> {
-    /// A token sees its own text.
-    pub fn mask(&self) -> AttentionMask<'_, D> {
-        AttentionMask::Segments { segment_start: &self.segment_start, segment_end: &self.segment_end }
-    }
 }
 
 /// All of them.
@@ -117,30 +109,34 @@ pub struct EncoderBuffers<D: Device> {
     pub pool: PoolBuffers<D>,
     /// Input.
     pub batch: TextBuffers<D>,
+    /// Which texts are compared.
+    pub triplets: TripletBuffers<D>,
+    /// Where training drops inputs of the updates.
+    pub dropout_seeds: Option<D::Index>, // [n_modules, 2]
 }
 
 impl<D: Device> EncoderBuffers<D> {
-    /// Allocates the plan: each of its buffers once, and nothing else.
-    pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
-        let mut from = Allocator::new(device, plan);
-        let buffers = Self {
-            layers: (0..num_hidden_layers).map(|layer| activations(&mut from, layer)).collect(),
-            embeddings: norm(&mut from, "embeddings"),
+    pub(crate) fn new(from: &mut Allocator<'_, D>, num_hidden_layers: usize) -> Self {
+        let [dq, dk, dv] = from.acts(["scratch.dq", "scratch.dk", "scratch.dv"]);
+        Self {
+            layers: (0..num_hidden_layers).map(|layer| activations(from, layer)).collect(),
+            embeddings: norm(from, "embeddings"),
             x_final: from.act("x_final"),
             scratch: EncoderScratch {
                 x_mid: from.act("scratch.x_mid"),
-                proj: from.act("scratch.proj"),
                 mlp: from.act("scratch.mlp"),
                 dx: from.act("scratch.dx"),
-                d_sum: from.act("scratch.d_sum"),
+                d_mlp_sum: from.act("scratch.d_mlp_sum"),
+                d_attn_sum: from.act("scratch.d_attn_sum"),
                 d_attn: from.act("scratch.d_attn"),
-                dq: from.act("scratch.dq"),
-                dk: from.act("scratch.dk"),
-                dv: from.act("scratch.dv"),
+                dq,
+                dk,
+                dv,
                 delta: from.f32("scratch.delta"),
                 d_mlp: from.act("scratch.d_mlp"),
                 d_fc1: from.act("scratch.d_fc1"),
-                lora: LoraScratch::new(&mut from),
+                d_h: low_rank(from, "scratch.d_h"),
+                dropped: DroppedInput::if_planned(from),
             },
             pool: PoolBuffers {
                 pooled: from.act("pool.pooled"),
@@ -153,32 +149,45 @@ impl<D: Device> EncoderBuffers<D> {
                 token_ids: from.index("batch.token_ids"),
                 token_type: from.index("batch.token_type"),
                 position: from.index("batch.position"),
-                segment_start: from.index("batch.segment_start"),
-                segment_end: from.index("batch.segment_end"),
+                mask: from.mask("batch.mask"),
                 offsets: from.index("batch.offsets"),
                 rope_cos: from.f32("rope.cos"),
                 rope_sin: from.f32("rope.sin"),
             },
-        };
-        from.finish();
-        buffers
+            triplets: TripletBuffers {
+                segments: from.index("triplets.segments"),
+                n_triplets: from.index("triplets.n_triplets"),
+                n_step: from.f32("triplets.n_step"),
+            },
+            dropout_seeds: from.plans("dropout.seeds").then(|| from.index("dropout.seeds")),
+        }
     }
 }
 
 fn activations<D: Device>(from: &mut Allocator<'_, D>, layer: usize) -> EncoderActivations<D> {
     let at = |name: &str| format!("layers.{layer}.{name}");
-    let Ok(lora) = LORA_BUFFERS.try_map(|name| Ok::<_, std::convert::Infallible>(from.act_if_planned(&at(name))));
+    let [q, k, v] = from.acts([&at("q"), &at("k"), &at("v")]);
     EncoderActivations {
         x: from.act(&at("x")),
-        q: from.act(&at("q")),
-        k: from.act(&at("k")),
-        v: from.act(&at("v")),
+        q,
+        k,
+        v,
         attn: from.act(&at("attn")),
         lse: from.f32(&at("lse")),
         attn_norm: norm(from, &at("attn_norm")),
         fc1: from.act(&at("fc1")),
         mlp_norm: norm(from, &at("mlp_norm")),
-        lora,
+        h: low_rank(from, &at("lora")),
+    }
+}
+
+fn low_rank<D: Device>(from: &mut Allocator<'_, D>, prefix: &str) -> EncoderLowRank<D> {
+    let [q, k, v, o, fc1, fc2] = LOW_RANK_BUFFERS.map(|name| format!("{prefix}.{name}"));
+    EncoderLowRank {
+        qkv: from.acts_if_planned([&q, &k, &v]),
+        o: from.acts_if_planned([&o]),
+        fc1: from.acts_if_planned([&fc1]),
+        fc2: from.acts_if_planned([&fc2]),
     }
 }
 

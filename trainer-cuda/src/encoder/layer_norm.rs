@@ -37,13 +37,14 @@ impl<D: Device> LayerNorm<D> {
         device.layer_norm_forward(y, &mut act.mean, &mut act.rstd, &act.x, weight, bias, self.eps, n_tokens);
     }
 
-    /// `dx =`, parameter gradients `+=`.
+    /// `dx =`, parameter gradients `+=`; `y` again, where it is wanted.
     pub fn backward(
         &self,
         device: &D,
         trained: &mut [Trainable<D>],
-        dx: &mut D::Act, // [n_tokens, hidden]
-        dy: &D::Act,     // [n_tokens, hidden]
+        dx: &mut D::Act,        // [n_tokens, hidden]
+        y: Option<&mut D::Act>, // [n_tokens, hidden]
+        dy: &D::Act,            // [n_tokens, hidden]
         act: &NormActivations<D>,
         n_tokens: usize,
     ) {
@@ -53,10 +54,12 @@ impl<D: Device> LayerNorm<D> {
                 let [weight, bias] =
                     trained.get_disjoint_mut([weight, bias]).expect("gain and offset are two tensors of the model");
                 let (d_weight, d_bias) = (Some(&mut weight.grad), Some(&mut bias.grad));
-                device.layer_norm_backward(dx, d_weight, d_bias, dy, x, mean, rstd, &weight.weight, n_tokens);
+                let (weight, bias) = (&weight.weight, &bias.weight);
+                device.layer_norm_backward(dx, d_weight, d_bias, y, dy, x, mean, rstd, weight, bias, n_tokens);
             }
-            (weight, _) => {
-                device.layer_norm_backward(dx, None, None, dy, x, mean, rstd, weight.weight(trained), n_tokens);
+            (weight, bias) => {
+                let (weight, bias) = (weight.weight(trained), bias.weight(trained));
+                device.layer_norm_backward(dx, None, None, y, dy, x, mean, rstd, weight, bias, n_tokens);
             }
         }
     }

@@ -62,7 +62,12 @@ impl TextBatch {
     /// What its buffers must hold.
     pub fn budget(&self) -> TextBudget {
         let max_length = self.offsets.windows(2).map(|segment| segment[1] - segment[0]).max().unwrap_or(0);
-        TextBudget { n_tokens: self.n_tokens(), n_segments: self.n_segments(), max_length: max_length as usize }
+        TextBudget {
+            n_tokens: self.n_tokens(),
+            n_segments: self.n_segments(),
+            max_length: max_length as usize,
+            n_triplets: 0,
+        }
     }
 }
 
@@ -75,12 +80,17 @@ pub struct TextBudget {
     pub n_segments: usize,
     /// Tokens of the longest text.
     pub max_length: usize,
+    /// Triplets of a training batch; 0 where texts are only embedded.
+    pub n_triplets: usize,
 }
 
 impl TextBudget {
     /// True where a batch of size `need` fits.
     pub fn holds(self, need: Self) -> bool {
-        need.n_tokens <= self.n_tokens && need.n_segments <= self.n_segments && need.max_length <= self.max_length
+        need.n_tokens <= self.n_tokens
+            && need.n_segments <= self.n_segments
+            && need.max_length <= self.max_length
+            && need.n_triplets <= self.n_triplets
     }
 
     /// The smallest budget that holds both.
@@ -89,6 +99,7 @@ impl TextBudget {
             n_tokens: self.n_tokens.max(other.n_tokens),
             n_segments: self.n_segments.max(other.n_segments),
             max_length: self.max_length.max(other.max_length),
+            n_triplets: self.n_triplets.max(other.n_triplets),
         }
     }
 }
@@ -107,6 +118,6 @@ mod tests {
         assert_eq!(batch.offsets, [0, 2, 3, 4]);
         assert_eq!(batch.segment_of, [0, 1, 0, 2]);
         assert_eq!(batch.n_tokens_flat, 6);
-        assert_eq!(batch.budget(), TextBudget { n_tokens: 4, n_segments: 3, max_length: 2 });
+        assert_eq!(batch.budget(), TextBudget { n_tokens: 4, n_segments: 3, max_length: 2, n_triplets: 0 });
     }
 }

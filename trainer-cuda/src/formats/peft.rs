@@ -1,8 +1,8 @@
 //! Adapters as Hugging Face PEFT writes and reads them, and whole models as transformers does.
 
 use crate::config::{LoraConfig, ModelConfig};
+use crate::decoder::modules::MODULE_NAMES;
 use crate::formats::{BaseModel, sentence_files, shortest};
-use crate::linear::MODULE_NAMES;
 use crate::{Result, TrainerError};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};

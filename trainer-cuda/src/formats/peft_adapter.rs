@@ -2,9 +2,9 @@
 
 use super::{BaseModel, HostTensor, corrupt, map_file, read_file};
 use crate::config::{DecoderConfig, EncoderConfig, LoraConfig, ModelConfig, TargetModules};
+use crate::decoder::modules::MODULE_PATHS;
 use crate::device::{Device, Trainable};
 use crate::error::{Result, TrainerError};
-use crate::linear::MODULE_PATHS;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Deserialize;

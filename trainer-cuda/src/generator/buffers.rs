@@ -3,8 +3,9 @@
 use crate::allocator::Allocator;
 use crate::config::DecoderConfig;
 use crate::decoder::buffers::HeadScratch;
+use crate::decoder::modules::BlockLowRank;
 use crate::device::Device;
-use crate::plan::{Kind, MemoryPlan};
+use crate::plan::{Kind, MemoryPlan, PlanOptions, side_by_side};
 
 /// Tokens that go through the model at once; a longer prompt takes several passes. A token of a pass takes 33 KiB of
 /// buffers in SmolLM2-135M, and 512 of them already fill the GEMM.
@@ -42,16 +43,14 @@ pub struct StepBuffers<D: Device> {
     pub heads: Option<HeadScratch<D>>,
     /// Output of attention.
     pub attn: D::Act, // [n_tokens, heads, head_dim]
-    /// Output of `o_proj` or `down_proj`.
-    pub proj: D::Act, // [n_tokens, hidden]
     /// Gate projection.
     pub gate: D::Act, // [n_tokens, intermediate]
     /// Up projection.
     pub up: D::Act, // [n_tokens, intermediate]
     /// `silu(gate) * up`.
     pub mlp: D::Act, // [n_tokens, intermediate]
-    /// `x A^T` of whichever module is computed; `None` without an adapter.
-    pub h: Option<D::Act>, // [n_tokens, rank]
+    /// `x A^T` of each adapted module.
+    pub h: BlockLowRank<D>,
     /// Cosines of the rotary embedding.
     pub rope_cos: D::F32, // [max_length, head_dim / 2]
     /// Sines.
@@ -82,38 +81,34 @@ pub struct GeneratorBuffers<D: Device> {
     pub last: LastRow<D>,
 }
 
-/// Plans for sequences of up to `max_length` tokens; `lora_rank` is 0 without an adapter.
-pub fn plan(config: &DecoderConfig, max_length: usize, lora_rank: usize) -> MemoryPlan {
+/// Plans for sequences of up to `max_length` tokens, with the updates of `options`.
+pub fn plan(config: &DecoderConfig, max_length: usize, options: PlanOptions) -> MemoryPlan {
     let (hidden, intermediate, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
     let (heads, kv_heads, head_dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
     let n_tokens = max_length.min(TOKENS_PER_PASS);
-    let mut plan = MemoryPlan { buffers: Vec::new(), chunk_rows: 1, activation_sets: Vec::new() };
+    let [q, k, v, o, gate, up, down] = options.adapted.map(|adapted| if adapted { options.lora_rank } else { 0 });
+    let tail = |ranks: &[usize]| side_by_side(ranks);
+    let (queries, keys): (&[usize], &[usize]) = (&[heads, head_dim], &[kv_heads, head_dim]);
+    let at = |name: &str| format!("step.{name}");
+
+    let mut plan = MemoryPlan { chunk_rows: 1, ..MemoryPlan::empty() };
     for layer in 0..config.num_hidden_layers {
         plan.add(Kind::Act, format!("cache.{layer}.k"), &[max_length, kv_heads, head_dim]);
         plan.add(Kind::Act, format!("cache.{layer}.v"), &[max_length, kv_heads, head_dim]);
     }
     for name in ["token_ids", "position"] {
-        plan.add(Kind::Index, format!("step.{name}"), &[n_tokens]);
+        plan.add(Kind::Index, at(name), &[n_tokens]);
     }
-    for (name, width) in [
-        ("x", hidden),
-        ("x_mid", hidden),
-        ("normed", hidden),
-        ("q", heads * head_dim),
-        ("k", kv_heads * head_dim),
-        ("v", kv_heads * head_dim),
-        ("attn", heads * head_dim),
-        ("proj", hidden),
-        ("gate", intermediate),
-        ("up", intermediate),
-        ("mlp", intermediate),
-    ] {
-        plan.add(Kind::Act, format!("step.{name}"), &[n_tokens, width]);
+    for name in ["x", "x_mid"] {
+        plan.add(Kind::Act, at(name), &[n_tokens, hidden]);
     }
-    if lora_rank > 0 {
-        plan.add(Kind::Act, "step.h".into(), &[n_tokens, lora_rank]);
-    }
-    plan.add(Kind::F32, "step.rstd".into(), &[n_tokens]);
+    plan.add_beside(n_tokens, &[(at("normed"), &[hidden])], tail(&[q, k, v]).max(tail(&[gate, up])));
+    plan.add_beside(n_tokens, &[(at("q"), queries), (at("k"), keys), (at("v"), keys)], 0);
+    plan.add_beside(n_tokens, &[(at("attn"), queries)], tail(&[o]));
+    plan.add_beside(n_tokens, &[(at("gate"), &[intermediate]), (at("up"), &[intermediate])], 0);
+    plan.add_beside(n_tokens, &[(at("mlp"), &[intermediate])], tail(&[down]));
+    plan.add_low_rank(n_tokens, &at("lora"), options);
+    plan.add(Kind::F32, at("rstd"), &[n_tokens]);
     plan.add_head_scratch(config, n_tokens);
     for name in ["rope.cos", "rope.sin"] {
         plan.add(Kind::F32, name.into(), &[max_length, head_dim / 2]);
@@ -130,12 +125,15 @@ impl<D: Device> GeneratorBuffers<D> {
     /// Allocates the plan: each of its buffers once, and nothing else.
     pub fn new(device: &D, plan: &MemoryPlan, num_hidden_layers: usize) -> Self {
         let mut from = Allocator::new(device, plan);
-        let layer_cache = |layer: usize| LayerCache {
-            k: from.act(&format!("cache.{layer}.k")),
-            v: from.act(&format!("cache.{layer}.v")),
-        };
+        let [q, k, v] = from.acts(["step.q", "step.k", "step.v"]);
+        let [gate, up] = from.acts(["step.gate", "step.up"]);
         let buffers = Self {
-            cache: (0..num_hidden_layers).map(layer_cache).collect(),
+            cache: (0..num_hidden_layers)
+                .map(|layer| LayerCache {
+                    k: from.act(&format!("cache.{layer}.k")),
+                    v: from.act(&format!("cache.{layer}.v")),
+                })
+                .collect(),
             step: StepBuffers {
                 token_ids: from.index("step.token_ids"),
                 position: from.index("step.position"),
@@ -143,16 +141,15 @@ impl<D: Device> GeneratorBuffers<D> {
                 x_mid: from.act("step.x_mid"),
                 normed: from.act("step.normed"),
                 rstd: from.f32("step.rstd"),
-                q: from.act("step.q"),
-                k: from.act("step.k"),
-                v: from.act("step.v"),
+                q,
+                k,
+                v,
                 heads: HeadScratch::if_planned(&mut from),
                 attn: from.act("step.attn"),
-                proj: from.act("step.proj"),
-                gate: from.act("step.gate"),
-                up: from.act("step.up"),
+                gate,
+                up,
                 mlp: from.act("step.mlp"),
-                h: from.act_if_planned("step.h"),
+                h: BlockLowRank::new(&mut from, "step.lora"),
                 rope_cos: from.f32("rope.cos"),
                 rope_sin: from.f32("rope.sin"),
             },

@@ -6,13 +6,14 @@ pub mod sampling;
 
 use crate::config::{DecoderConfig, Precision};
 use crate::decoder::Parameters;
+use crate::decoder::modules::MODULE_NAMES;
 use crate::device::{AttentionShape, Device, Trainable};
 use crate::formats::text_stream::TextStream;
 use crate::formats::{Adapter, BaseModel, TextTokenizer};
 use crate::generator::buffers::{GeneratorBuffers, LastRow, TOKENS_PER_PASS};
 use crate::generator::sampling::{Sampler, Sampling};
-use crate::linear::MODULE_NAMES;
-use crate::loader::{Loader, Training};
+use crate::linear::{Pass, Updates};
+use crate::loader::{Loader, Source, Training};
 use crate::{Result, TrainerError, rope};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -111,18 +112,21 @@ impl<D: Device> Generator<D> {
             }
             None => Training::Nothing { precision },
         };
-        let mut loader = Loader::new(&device, base, training, &MODULE_NAMES)?;
+        let source = Source::new(base, training, &MODULE_NAMES)?;
+        let mut plan = buffers::plan(&config, max_length, source.plan_options());
+        plan.parameters = source.planned_decoder(&config)?;
+        device.reserve(&plan)?;
+        let mut loader = Loader::new(&device, source);
         let parameters = Parameters::load(&mut loader, &config)?;
-        let lora_rank = loader.lora_rank();
         let mut trained = loader.into_trained();
         if let Some(adapter) = adapter {
             adapter.write_to(&device, &mut trained);
         }
-        let plan = buffers::plan(&config, max_length, lora_rank);
         let mut buffers = GeneratorBuffers::new(&device, &plan, config.num_hidden_layers);
         let (cos, sin) = rope::tables(&config.rope(), max_length);
         device.write_f32(&mut buffers.step.rope_cos, &cos);
         device.write_f32(&mut buffers.step.rope_sin, &sin);
+        device.check()?;
         let end_token_ids = base.end_token_ids();
         Ok(Self { device, config, parameters, adapter: trained, buffers, end_token_ids, max_length, n_past: 0 })
     }
@@ -152,7 +156,9 @@ impl<D: Device> Generator<D> {
                 0 => prompt,
                 _ => &answer.token_ids[step - 1..],
             };
-            let id = sampler.pick(&self.append(new))?;
+            let logits = self.append(new);
+            self.device.check()?;
+            let id = sampler.pick(&logits)?;
             if self.end_token_ids.contains(&id) {
                 answer.end = End::EndOfSequence;
                 break;
@@ -205,9 +211,11 @@ impl<D: Device> Generator<D> {
         let position: Vec<u32> = (*n_past as u32..).take(n_tokens).collect();
         device.write_index(&mut step.token_ids, token_ids);
         device.write_index(&mut step.position, &position);
-        device.embedding_forward(&mut step.x, &step.token_ids, parameters.embedding.weight(adapter), n_tokens);
+        let table = parameters.embedding.weight(adapter);
+        device.embedding_forward(&mut step.x, &[(&step.token_ids, table)], n_tokens);
+        let pass = Pass { device: &*device, updates: Updates::On, shape };
         for (block, cache) in parameters.blocks.iter().zip(cache) {
-            block.decode(device, adapter, step, cache, *n_past, shape);
+            block.decode(&pass, adapter, step, cache, *n_past);
         }
         *n_past += n_tokens;
     }
@@ -217,9 +225,9 @@ impl<D: Device> Generator<D> {
         let Self { device, config, parameters, adapter, buffers, .. } = self;
         let GeneratorBuffers { step, last: LastRow { row: index, x, normed, rstd, logits }, .. } = buffers;
         device.write_index(index, &[row as u32]);
-        device.gather_rows(x, &step.x, index, config.hidden_size, 1);
+        device.gather_rows(x, &step.x, index, config.hidden_size, 1, row + 1);
         device.rms_norm_forward(normed, rstd, x, parameters.final_norm.weight(adapter), config.rms_norm_eps, 1);
-        device.linear_forward(logits, normed, parameters.head().weight(adapter), None, 1);
+        device.project(logits, normed, parameters.head().weight(adapter), 1);
         device.read_act(logits, config.vocab_size)
     }
 }

@@ -4,14 +4,16 @@
 //! all its pairs. The reference is the model with its adapter off; its log-probabilities are computed once.
 
 use super::{
-    Evaluation, Method, MethodMetrics, StepLoss, budget_of, check_sequences, digest_sequence, groups, load_decoder,
+    Evaluation, Method, MethodMetrics, StepCounts, budget_of, check_sequences, digest_sequence, ends, groups,
+    load_decoder,
 };
 use crate::atomic_file;
 use crate::batch::{Budget, Forest, TokenExample};
 use crate::config::TrainConfig;
-use crate::decoder::Decoder;
-use crate::device::{Device, Trainable};
+use crate::decoder::{Decoder, Loss};
+use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
+use crate::optimizer::{Optimizer, StepScalars};
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -55,7 +57,18 @@ pub struct Dpo<D: Device> {
     beta: f64,
     /// By the digest of the pair.
     reference: HashMap<[u8; 32], Reference>,
-    checked: bool,
+    first_loss: FirstLoss,
+}
+
+/// What is known of the first step's loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstLoss {
+    /// No step has begun.
+    Unknown,
+    /// A fresh adapter is the base: its first loss is ln 2, or the reference is not of this model.
+    Ln2,
+    /// It was as it should be, or can be any.
+    Checked,
 }
 
 /// By how much the first loss of a fresh adapter may differ from ln 2, as log-probabilities are sums in f32 over other
@@ -80,18 +93,19 @@ impl<D: Device> Dpo<D> {
         let sequences = train.iter().chain(held_out).flat_map(PairExample::sequences);
         check_sequences(&base.config, sequences.map(|example| example.input_ids.as_slice()))?;
         let budget = Self::budget(config, train, held_out);
-        let decoder = load_decoder(device, base, config, budget)?;
-        let mut dpo = Self { decoder, budget, beta: config.dpo.beta, reference: HashMap::new(), checked: false };
+        let decoder = load_decoder(device, base, config, budget, true)?;
+        let (beta, reference) = (config.dpo.beta, HashMap::new());
+        let mut dpo = Self { decoder, budget, beta, reference, first_loss: FirstLoss::Unknown };
 
         let pairs: Vec<&PairExample> = train.iter().chain(held_out).collect();
         let scored = match cache {
-            None => dpo.score_reference(&pairs),
+            None => dpo.score_reference(&pairs)?,
             Some(path) => {
-                let key = cache_key(base, config, &pairs)?;
+                let key = cache_key::<D>(base, config, &pairs)?;
                 match read_cache(path).filter(|cache| cache.key == key && cache.pairs.len() == pairs.len()) {
                     Some(cache) => cache.pairs,
                     None => {
-                        let cache = ReferenceCache { key, pairs: dpo.score_reference(&pairs) };
+                        let cache = ReferenceCache { key, pairs: dpo.score_reference(&pairs)? };
                         atomic_file::write(path, &serde_json::to_vec(&cache).unwrap_or_default())?;
                         cache.pairs
                     }
@@ -118,9 +132,9 @@ impl<D: Device> Dpo<D> {
     }
 
     /// Scores every pair with the adapter off.
-    fn score_reference(&mut self, pairs: &[&PairExample]) -> Vec<Reference> {
+    fn score_reference(&mut self, pairs: &[&PairExample]) -> Result<Vec<Reference>> {
         let mut by_digest = HashMap::new();
-        let budget = self.budget;
+        let budget = self.scoring_budget();
         self.decoder.without_adapter(|decoder| {
             for group in groups(budget, pairs.to_vec(), PairExample::sequences) {
                 let forest = forest(&group);
@@ -128,25 +142,21 @@ impl<D: Device> Dpo<D> {
                 by_digest.extend(group.iter().map(|pair| pair_digest(pair)).zip(sums(&forest, &logprob)));
             }
         });
-        pairs.iter().map(|pair| by_digest[&pair_digest(pair)]).collect()
+        self.decoder.device().check()?;
+        Ok(pairs.iter().map(|pair| by_digest[&pair_digest(pair)]).collect())
     }
 
-    /// A fresh adapter is the base: its first loss is ln 2, or the reference is not of this model.
-    fn check_first_loss(&mut self, loss: f64) -> Result<()> {
-        if std::mem::replace(&mut self.checked, true) {
-            return Ok(());
-        }
+    /// What a batch that is only scored may hold: more pairs than the loss has room for.
+    fn scoring_budget(&self) -> Budget {
+        Budget { n_sequences: usize::MAX, n_labels: usize::MAX, ..self.budget }
+    }
+
+    /// True where no update of the base was ever made.
+    fn is_fresh(&self) -> bool {
         let device = self.decoder.device();
-        let is_fresh = self.trained().iter().filter(|tensor| tensor.name.ends_with("lora_B.weight")).fold(
-            None,
-            |fresh, tensor| {
-                Some(fresh.unwrap_or(true) && device.read_weight(&tensor.weight).iter().all(|&value| value == 0.0))
-            },
-        );
-        match is_fresh == Some(true) && (loss - std::f64::consts::LN_2).abs() > FIRST_LOSS_TOLERANCE {
-            true => Err(TrainerError::StaleReference { loss }),
-            false => Ok(()),
-        }
+        let mut factors = self.trained().iter().filter(|tensor| tensor.name.ends_with("lora_B.weight")).peekable();
+        factors.peek().is_some()
+            && factors.all(|tensor| device.read_weight(&tensor.weight).iter().all(|&value| value == 0.0))
     }
 }
 
@@ -163,41 +173,60 @@ impl<D: Device> Method for Dpo<D> {
         self.decoder.trained()
     }
 
-    fn optimizer_parts(&mut self) -> (&D, &mut [Trainable<D>]) {
-        self.decoder.optimizer_parts()
+    fn trained_mut(&mut self) -> (&D, &mut [Trainable<D>]) {
+        self.decoder.trained_mut()
     }
 
-    fn accumulate(&mut self, micro_batches: &[Vec<&PairExample>], step: usize) -> Result<StepLoss> {
-        self.decoder.begin_step(step);
-        let n_pairs: usize = micro_batches.iter().map(Vec::len).sum();
-        let mut total = Preferences::default();
-        let (mut n_tokens, mut n_tokens_flat, mut n_labels) = (0, 0, 0);
-        for group in micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), PairExample::sequences)) {
-            let forest = forest(&group);
-            let (reference, beta) = (&self.reference, self.beta);
-            self.decoder.score_then_backward(&forest, |logprob| {
-                let mut d_logprob = vec![0.0; forest.n_edges()];
-                for (i, (pair, policy)) in group.iter().zip(sums(&forest, logprob)).enumerate() {
-                    let d_chosen = total.add(policy, reference[&pair_digest(pair)], beta) / n_pairs as f64;
-                    for (sequence, d) in [(2 * i, d_chosen), (2 * i + 1, -d_chosen)] {
-                        forest.edges_of(sequence).iter().for_each(|&edge| d_logprob[edge as usize] += d);
-                    }
-                }
-                d_logprob.into_iter().map(|d| d as f32).collect()
-            });
-            n_tokens += forest.n_tokens();
-            n_tokens_flat += forest.n_tokens_flat;
-            n_labels += forest.total_weight() as usize;
+    fn optimizer(&self) -> &Optimizer<D> {
+        self.decoder.optimizer()
+    }
+
+    fn optimizer_mut(&mut self) -> (&D, &mut Optimizer<D>) {
+        self.decoder.optimizer_mut()
+    }
+
+    fn run_step(
+        &mut self,
+        micro_batches: &[Vec<&PairExample>],
+        step: usize,
+        update: Option<StepScalars>,
+    ) -> StepCounts {
+        if self.first_loss == FirstLoss::Unknown {
+            self.first_loss = if self.is_fresh() { FirstLoss::Ln2 } else { FirstLoss::Checked };
         }
-        let (loss, metrics) = total.mean();
-        self.check_first_loss(loss)?;
-        Ok(StepLoss { loss, metrics, n_tokens, n_tokens_flat, n_labels })
+        self.decoder.begin_step(step);
+        let (n_step, beta): (usize, _) = (micro_batches.iter().map(Vec::len).sum(), self.beta);
+        let parts = micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), PairExample::sequences));
+        let parts: Vec<_> = parts.collect();
+        let mut counts = StepCounts::default();
+        for (index, group) in parts.iter().enumerate() {
+            let forest = forest(group);
+            let of_pair = |pair: &&PairExample| self.reference[&pair_digest(pair)];
+            let references = group.iter().map(of_pair).flat_map(|Reference { chosen, rejected }| [chosen, rejected]);
+            let loss = Loss::Preferences { reference: &references.collect::<Vec<_>>(), n_step, beta };
+            self.decoder.train(&forest, loss, ends(index, parts.len(), update));
+            counts.add(forest.n_tokens(), forest.n_tokens_flat, forest.total_weight() as usize);
+        }
+        counts
     }
 
-    fn evaluate(&mut self, examples: &[PairExample]) -> Evaluation {
+    fn figures(&[loss, reward_accuracy, chosen_reward, rejected_reward, ..]: &[f64; SUMS]) -> (f64, MethodMetrics) {
+        let reward_margin = chosen_reward - rejected_reward;
+        (loss, MethodMetrics::Dpo { reward_accuracy, reward_margin, chosen_reward, rejected_reward })
+    }
+
+    fn check_loss(&mut self, loss: f64) -> Result<()> {
+        let first = std::mem::replace(&mut self.first_loss, FirstLoss::Checked);
+        match first == FirstLoss::Ln2 && (loss - std::f64::consts::LN_2).abs() > FIRST_LOSS_TOLERANCE {
+            true => Err(TrainerError::StaleReference { loss }),
+            false => Ok(()),
+        }
+    }
+
+    fn evaluate(&mut self, examples: &[PairExample]) -> Result<Evaluation> {
         let mut total = Preferences::default();
         let mut n_labels = 0;
-        for group in groups(self.budget, examples.iter().collect(), PairExample::sequences) {
+        for group in groups(self.scoring_budget(), examples.iter().collect(), PairExample::sequences) {
             let forest = forest(&group);
             let logprob = self.decoder.score(&forest).logprob;
             for (pair, policy) in group.iter().zip(sums(&forest, &logprob)) {
@@ -205,8 +234,9 @@ impl<D: Device> Method for Dpo<D> {
             }
             n_labels += forest.total_weight() as usize;
         }
+        self.decoder.device().check()?;
         let (loss, metrics) = total.mean();
-        Evaluation { loss, n_examples: examples.len(), n_labels, metrics }
+        Ok(Evaluation { loss, n_examples: examples.len(), n_labels, metrics })
     }
 
     fn digest(example: &PairExample, hash: &mut Sha256) {
@@ -219,7 +249,7 @@ impl<D: Device> Method for Dpo<D> {
     }
 }
 
-/// Running sums over pairs.
+/// Running sums over held-out pairs.
 #[derive(Default)]
 struct Preferences {
     n: usize,
@@ -230,8 +260,7 @@ struct Preferences {
 }
 
 impl Preferences {
-    /// Adds a pair and returns `d loss / d log pi(chosen)`, which is minus that of the rejected side.
-    fn add(&mut self, policy: Reference, reference: Reference, beta: f64) -> f64 {
+    fn add(&mut self, policy: Reference, reference: Reference, beta: f64) {
         let chosen = beta * (policy.chosen - reference.chosen);
         let rejected = beta * (policy.rejected - reference.rejected);
         let margin = chosen - rejected;
@@ -241,7 +270,6 @@ impl Preferences {
         self.right += usize::from(margin > 0.0);
         self.chosen_reward += chosen;
         self.rejected_reward += rejected;
-        -beta / (1.0 + margin.exp())
     }
 
     fn mean(&self) -> (f64, MethodMetrics) {
@@ -275,10 +303,10 @@ fn pair_digest(pair: &PairExample) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn cache_key(base: &BaseModel, config: &TrainConfig, pairs: &[&PairExample]) -> Result<String> {
+fn cache_key<D: Device>(base: &BaseModel, config: &TrainConfig, pairs: &[&PairExample]) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(base.sha256()?);
-    hash.update(format!("{:?}", config.precision));
+    hash.update(format!("{:?} {}", config.precision, D::KIND));
     pairs.iter().for_each(|pair| hash.update(pair_digest(pair)));
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -2,7 +2,6 @@
 //!
 //! The loop around them, [`Trainer`](crate::trainer::Trainer), knows none of this.
 
-mod distance;
 mod dpo;
 mod sft;
 mod triplet;
@@ -13,8 +12,10 @@ pub use triplet::{TripletExample, Triplets};
 
 use crate::batch::{Budget, Forest, TokenExample};
 use crate::config::ModelConfig;
-use crate::device::{Device, Trainable};
+use crate::decoder::{Decoder, Ends};
+use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
+use crate::optimizer::{Optimizer, StepScalars};
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -34,20 +35,57 @@ pub trait Method {
     /// The tensors being trained.
     fn trained(&self) -> &[Trainable<Self::Device>];
 
-    /// The device and the tensors being trained, for the optimiser.
-    fn optimizer_parts(&mut self) -> (&Self::Device, &mut [Trainable<Self::Device>]);
+    /// The device and the tensors being trained.
+    fn trained_mut(&mut self) -> (&Self::Device, &mut [Trainable<Self::Device>]);
 
-    /// Adds the gradient of the step's mean loss to every trained tensor, and returns that loss.
+    /// What ends a step.
+    fn optimizer(&self) -> &Optimizer<Self::Device>;
+
+    /// The device, and what ends a step.
+    fn optimizer_mut(&mut self) -> (&Self::Device, &mut Optimizer<Self::Device>);
+
+    /// Sets every gradient to that of the step's mean loss, and adds that loss to the step's sums; then updates every
+    /// tensor, where an update is given. Does not wait for the device: what it computes is read later.
     ///
     /// `micro_batches` are the examples of one optimiser step. A part that exceeds the buffers is cut further, which
     /// changes no result: the mean is over the whole step. `step` counts from 1.
+    fn run_step(
+        &mut self,
+        micro_batches: &[Vec<&Self::Example>],
+        step: usize,
+        update: Option<StepScalars>,
+    ) -> StepCounts;
+
+    /// The loss and the method's own figures, from the sums of a step.
+    fn figures(sums: &[f64; SUMS]) -> (f64, MethodMetrics);
+
+    /// Looks at the loss of a step, as it is read.
     ///
     /// # Errors
     /// [`TrainerError::StaleReference`] of DPO.
-    fn accumulate(&mut self, micro_batches: &[Vec<&Self::Example>], step: usize) -> Result<StepLoss>;
+    fn check_loss(&mut self, _loss: f64) -> Result<()> {
+        Ok(())
+    }
 
     /// Scores held-out examples.
-    fn evaluate(&mut self, examples: &[Self::Example]) -> Evaluation;
+    ///
+    /// # Errors
+    /// Those of [`Device::check`].
+    fn evaluate(&mut self, examples: &[Self::Example]) -> Result<Evaluation>;
+
+    /// Sets every gradient to that of the step's mean loss, and returns that loss.
+    ///
+    /// # Errors
+    /// Those of [`Method::check_loss`] and of [`Device::check`].
+    fn accumulate(&mut self, micro_batches: &[Vec<&Self::Example>], step: usize) -> Result<StepLoss> {
+        let counts = self.run_step(micro_batches, step, None);
+        let (device, optimizer) = self.optimizer_mut();
+        let sums = optimizer.take_sums(device);
+        device.check()?;
+        let (loss, metrics) = Self::figures(&sums);
+        self.check_loss(loss)?;
+        Ok(StepLoss { loss, metrics, counts })
+    }
 
     /// Mixes an example into the digest of a data set.
     fn digest(example: &Self::Example, hash: &mut Sha256);
@@ -64,12 +102,32 @@ pub struct StepLoss {
     pub loss: f64,
     /// The method's own figures.
     pub metrics: MethodMetrics,
+    /// How much was computed.
+    pub counts: StepCounts,
+}
+
+/// How much a step computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepCounts {
     /// Tokens computed.
     pub n_tokens: usize,
     /// Tokens that separate sequences would have.
     pub n_tokens_flat: usize,
     /// Tokens that carry loss.
     pub n_labels: usize,
+}
+
+impl StepCounts {
+    fn add(&mut self, n_tokens: usize, n_tokens_flat: usize, n_labels: usize) {
+        self.n_tokens += n_tokens;
+        self.n_tokens_flat += n_tokens_flat;
+        self.n_labels += n_labels;
+    }
+}
+
+/// The ends of part `index` of `n` parts of a step.
+fn ends(index: usize, n: usize, update: Option<StepScalars>) -> Ends {
+    Ends { first: index == 0, update: update.filter(|_| index + 1 == n) }
 }
 
 /// Figures that only one method has, means over the examples.
@@ -213,9 +271,10 @@ fn load_decoder<D: Device>(
     base: &BaseModel,
     config: &crate::config::TrainConfig,
     budget: Budget,
-) -> Result<crate::decoder::Decoder<D>> {
+    pairs: bool,
+) -> Result<Decoder<D>> {
     config.validate()?;
-    crate::decoder::Decoder::load(device, base, crate::loader::Training::of(config), budget, config.recompute)
+    Decoder::load(device, base, crate::loader::Training::of(config), budget, config.recompute, pairs)
 }
 
 fn digest_sequence(example: &TokenExample, hash: &mut Sha256) {

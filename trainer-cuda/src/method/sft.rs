@@ -1,14 +1,16 @@
 //! Supervised fine-tuning: the mean negative log-likelihood of the labelled tokens.
 
 use super::{
-    Evaluation, Method, MethodMetrics, StepLoss, budget_of, check_sequences, digest_sequence, groups, load_decoder,
+    Evaluation, Method, MethodMetrics, StepCounts, budget_of, check_sequences, digest_sequence, ends, groups,
+    load_decoder,
 };
 use crate::Result;
 use crate::batch::{Budget, Forest, TokenExample};
 use crate::config::TrainConfig;
-use crate::decoder::Decoder;
-use crate::device::{Device, Trainable};
+use crate::decoder::{Decoder, Loss};
+use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
+use crate::optimizer::{Optimizer, StepScalars};
 use sha2::Sha256;
 
 /// Supervised fine-tuning of a causal language model.
@@ -38,7 +40,9 @@ impl<D: Device> Sft<D> {
 
     /// What the buffers of a run must hold.
     pub fn budget(config: &TrainConfig, train: &[TokenExample], held_out: &[TokenExample]) -> Budget {
-        budget_of(config, train, held_out, |example| vec![example])
+        let budget = budget_of(config, train, held_out, |example| vec![example]);
+        // No buffer holds what is per example.
+        Budget { n_sequences: usize::MAX, n_labels: usize::MAX, ..budget }
     }
 
     /// Loads `base`, with buffers for batches up to `budget`.
@@ -46,7 +50,7 @@ impl<D: Device> Sft<D> {
     /// # Errors
     /// Those of [`TrainConfig::validate`] and [`Decoder::load`].
     pub fn with_budget(device: D, base: &BaseModel, config: &TrainConfig, budget: Budget) -> Result<Self> {
-        Ok(Self { decoder: load_decoder(device, base, config, budget)?, budget })
+        Ok(Self { decoder: load_decoder(device, base, config, budget, false)?, budget })
     }
 
     /// The model.
@@ -59,17 +63,14 @@ impl<D: Device> Sft<D> {
         &mut self.decoder
     }
 
-    /// Adds the gradient of the mean loss over `forests`, and returns that loss in nats.
-    pub fn accumulate_forests(&mut self, forests: &[Forest]) -> f64 {
+    /// Sets every gradient to that of the mean loss over `forests`, as [`Method::run_step`] does for examples.
+    pub fn run_forests(&mut self, forests: &[Forest], update: Option<StepScalars>) {
         let total_weight: f64 = forests.iter().map(Forest::total_weight).sum();
-        let mut loss = 0.0;
-        for forest in forests {
-            let d_logprob: Vec<f32> =
-                forest.edge_weight.iter().map(|&weight| (-f64::from(weight) / total_weight) as f32).collect();
-            let scores = self.decoder.score_and_backward(forest, &d_logprob);
-            loss += negative_log_likelihood(forest, &scores.logprob) / total_weight;
+        for (index, forest) in forests.iter().enumerate() {
+            let share = |&weight: &f32| (-f64::from(weight) / total_weight) as f32;
+            let d_logprob: Vec<f32> = forest.edge_weight.iter().map(share).collect();
+            self.decoder.train(forest, Loss::Weighted { d_logprob: &d_logprob }, ends(index, forests.len(), update));
         }
-        loss
     }
 }
 
@@ -86,26 +87,41 @@ impl<D: Device> Method for Sft<D> {
         self.decoder.trained()
     }
 
-    fn optimizer_parts(&mut self) -> (&D, &mut [Trainable<D>]) {
-        self.decoder.optimizer_parts()
+    fn trained_mut(&mut self) -> (&D, &mut [Trainable<D>]) {
+        self.decoder.trained_mut()
     }
 
-    fn accumulate(&mut self, micro_batches: &[Vec<&TokenExample>], step: usize) -> Result<StepLoss> {
+    fn optimizer(&self) -> &Optimizer<D> {
+        self.decoder.optimizer()
+    }
+
+    fn optimizer_mut(&mut self) -> (&D, &mut Optimizer<D>) {
+        self.decoder.optimizer_mut()
+    }
+
+    fn run_step(
+        &mut self,
+        micro_batches: &[Vec<&TokenExample>],
+        step: usize,
+        update: Option<StepScalars>,
+    ) -> StepCounts {
         self.decoder.begin_step(step);
         let parts = micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), |example| vec![example]));
         let forests: Vec<Forest> = parts.map(|examples| Forest::new(&examples)).collect();
-        let loss = self.accumulate_forests(&forests);
-        Ok(StepLoss {
-            loss,
-            metrics: MethodMetrics::Sft { exact_match: None },
-            n_tokens: forests.iter().map(Forest::n_tokens).sum(),
-            n_tokens_flat: forests.iter().map(|forest| forest.n_tokens_flat).sum(),
-            n_labels: forests.iter().map(|forest| forest.total_weight() as usize).sum(),
-        })
+        self.run_forests(&forests, update);
+        let mut counts = StepCounts::default();
+        for forest in &forests {
+            counts.add(forest.n_tokens(), forest.n_tokens_flat, forest.total_weight() as usize);
+        }
+        counts
+    }
+
+    fn figures(sums: &[f64; SUMS]) -> (f64, MethodMetrics) {
+        (sums[0], MethodMetrics::Sft { exact_match: None })
     }
 
     /// Loss over the labels, exact match over the responses.
-    fn evaluate(&mut self, examples: &[TokenExample]) -> Evaluation {
+    fn evaluate(&mut self, examples: &[TokenExample]) -> Result<Evaluation> {
         let (mut nll, mut n_labels, mut matched) = (0.0, 0, 0);
         for batch in groups(self.budget, examples.iter().collect(), |example| vec![example]) {
             let forest = Forest::new(&batch);
@@ -119,13 +135,14 @@ impl<D: Device> Method for Sft<D> {
             let is_match = |edges: &[u32]| !edges.is_empty() && edges.iter().all(is_greedy);
             matched += (0..batch.len()).filter(|&i| is_match(forest.response_edges_of(i))).count();
         }
+        self.decoder.device().check()?;
         let exact_match = Some(matched as f64 / examples.len().max(1) as f64);
-        Evaluation {
+        Ok(Evaluation {
             loss: nll / n_labels.max(1) as f64,
             n_examples: examples.len(),
             n_labels,
             metrics: MethodMetrics::Sft { exact_match },
-        }
+        })
     }
 
     fn digest(example: &TokenExample, hash: &mut Sha256) {

@@ -1,6 +1,7 @@
 //! Attention forward, and who sees whom.
 
-use trainer_cuda::device::{AttentionShape, Device};
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::{AttentionShape, Device, Visibility};
 
 use crate::forests;
 use crate::support::{Random, assert_close, dot, on_every_device, output, take, wide};
@@ -59,11 +60,9 @@ fn forward_follows_the_rule() {
         let (q, k, v) = (random.values(q_len), random.values(kv_len), random.values(kv_len));
         let [want_o, want_lse] =
             reference(&wide(&q, q_len), &wide(&k, kv_len), &wide(&v, kv_len), forests::rule(&subtree_end), shape);
-        // Entries behind the batch are not read: a larger plan leaves old forests there.
-        let subtree_end = [subtree_end, vec![0; 5]].concat();
         for result in on_every_device(|cpu| {
             let (mut o, mut lse) = (output(q_len), output(n_tokens * heads));
-            cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&subtree_end), shape);
+            cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &forests::mask(cpu, &subtree_end), shape);
             vec![take(o, q_len), take(lse, n_tokens * heads)]
         }) {
             // Scores of order 1 with up to 256 products: 1e-6; then a convex sum.
@@ -84,7 +83,7 @@ fn large_scores_do_not_overflow() {
         reference(&wide(&q, 120), &wide(&k, 120), &wide(&v, 120), forests::rule(&subtree_end), shape);
     for result in on_every_device(|cpu| {
         let (mut o, mut lse) = (output(120), output(60));
-        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&subtree_end), shape);
+        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &forests::mask(cpu, &subtree_end), shape);
         vec![take(o, 120), take(lse, 60)]
     }) {
         // Scores up to 1e4 are rounded to 1e-3 in f32 (three roundings), and with them the exponentials.
@@ -106,7 +105,7 @@ fn a_token_outside_the_path_changes_no_bit() {
         for result in on_every_device(|cpu| {
             let run = |k, v| {
                 let (mut o, mut lse) = (output(150 * 32), output(300));
-                cpu.attention_forward(&mut o, &mut lse, &q, k, v, forests::mask(&subtree_end), shape);
+                cpu.attention_forward(&mut o, &mut lse, &q, k, v, &forests::mask(cpu, &subtree_end), shape);
                 o
             };
             vec![run(&k, &v), run(&other_k, &other_v)]
@@ -127,26 +126,36 @@ fn padding_sees_itself_alone() {
     let (q, k, v) = (random.values(80), random.values(80), random.values(80));
     for result in on_every_device(|cpu| {
         let (mut o, mut lse) = (output(80), output(20));
-        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, forests::mask(&forests::random(59, 20, 6)), shape);
+        let mask = forests::mask(cpu, &forests::random(59, 20, 6));
+        cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &mask, shape);
         vec![take(o, 80)]
     }) {
         assert_eq!(result[0][14 * 4..], v[14 * 4..80]);
     }
 }
 
+fn refused(subtree_end: &[u32]) {
+    let cpu = Cpu::new(Some(1));
+    cpu.write_mask(&mut cpu.alloc_mask(2), Visibility::Forest { subtree_end });
+}
+
 #[test]
 #[should_panic(expected = "a subtree that ends before its root or past the batch")]
 fn a_subtree_that_ends_before_its_root_is_refused() {
+    refused(&[2, 0]);
+}
+
+#[test]
+#[should_panic(expected = "a subtree that ends before its root or past the batch")]
+fn a_subtree_that_ends_past_the_batch_is_refused() {
+    refused(&[2, 3]);
+}
+
+#[test]
+#[should_panic(expected = "tokens of the mask")]
+fn a_mask_of_another_batch_is_refused() {
+    let (cpu, values) = (Cpu::new(Some(1)), vec![0.0; 3]);
     let shape = AttentionShape { n_tokens: 2, heads: 1, kv_heads: 1, head_dim: 1 };
-    let cpu = trainer_cuda::cpu::Cpu::new(Some(1));
-    let values = vec![0.0; 2];
-    cpu.attention_forward(
-        &mut vec![0.0; 2],
-        &mut vec![0.0; 2],
-        &values,
-        &values,
-        &values,
-        forests::mask(&vec![2, 0]),
-        shape,
-    );
+    let mask = forests::mask(&cpu, &forests::chain(3));
+    cpu.attention_forward(&mut vec![0.0; 3], &mut vec![0.0; 3], &values, &values, &values, &mask, shape);
 }

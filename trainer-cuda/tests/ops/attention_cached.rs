@@ -39,7 +39,8 @@ fn equals_the_last_rows_of_attention_over_everything() {
                 AttentionShape { n_tokens: n_new, ..whole },
             );
             let (mut all, mut lse) = (output(n_tokens * q_width), output(n_tokens * heads));
-            cpu.attention_forward(&mut all, &mut lse, &q, &k, &v, forests::mask(&forests::chain(n_tokens)), whole);
+            let mask = forests::mask(cpu, &forests::chain(n_tokens));
+            cpu.attention_forward(&mut all, &mut lse, &q, &k, &v, &mask, whole);
             vec![take(o, n_new * q_width), take(all, n_tokens * q_width)]
         }) {
             // Scores of order 1 with up to 256 products: 1e-6; then a convex sum.

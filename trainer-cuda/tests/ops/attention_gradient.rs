@@ -1,7 +1,7 @@
 //! Attention backward.
 
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::device::{AttentionMask, AttentionShape, Device};
+use trainer_cuda::device::{AttentionShape, Device};
 
 use crate::attention::{cases, reference};
 use crate::forests;
@@ -23,7 +23,7 @@ pub(crate) fn inputs(seed: u64, q_len: usize, kv_len: usize) -> Inputs {
 pub(crate) fn backward(
     cpu: &Cpu,
     inputs: &Inputs,
-    mask: AttentionMask<'_, Cpu>,
+    mask: &<Cpu as Device>::Mask,
     shape: AttentionShape,
 ) -> Vec<Vec<f32>> {
     let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
@@ -54,7 +54,7 @@ fn backward_is_the_gradient_of_forward() {
             |q: &[f64], k: &[f64], v: &[f64]| dot(&reference(q, k, v, forests::rule(&subtree_end), shape)[0], &d_o);
         let want =
             [gradient(&q, |q| loss(q, &k, &v)), gradient(&k, |k| loss(&q, k, &v)), gradient(&v, |v| loss(&q, &k, v))];
-        for result in on_every_device(|cpu| backward(cpu, &inputs, forests::mask(&subtree_end), shape)) {
+        for result in on_every_device(|cpu| backward(cpu, &inputs, &forests::mask(cpu, &subtree_end), shape)) {
             for (name, (got, want)) in ["dq", "dk", "dv"].iter().zip(result.iter().zip(&want)) {
                 // Sums over up to 70 tokens of terms of order 1 / 70; absolute where all are zero (one token).
                 assert_close(name, got, want, 5e-6);
@@ -97,7 +97,7 @@ fn backward_follows_the_equations_at_every_shape() {
         let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
         let inputs = inputs(62, n_tokens * heads * head_dim, n_tokens * kv_heads * head_dim);
         let want = equations(&inputs, forests::rule(&subtree_end), shape);
-        for result in on_every_device(|cpu| backward(cpu, &inputs, forests::mask(&subtree_end), shape)) {
+        for result in on_every_device(|cpu| backward(cpu, &inputs, &forests::mask(cpu, &subtree_end), shape)) {
             for (name, (got, want)) in ["dq", "dk", "dv", "delta"].iter().zip(result.iter().zip(&want)) {
                 if want.iter().all(|x| x.abs() < 1e-12) {
                     // Every token sees itself alone: dp = delta up to rounding of a 256-product sum.

@@ -1,10 +1,11 @@
 //! Attention within segments: what each sequence alone would give.
 
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::device::{AttentionMask, AttentionShape, Device};
+use trainer_cuda::device::{AttentionShape, Device, Visibility};
 
 use crate::attention::reference;
 use crate::attention_gradient::{Inputs, backward, equations, inputs};
+use crate::forests;
 use crate::support::{Random, assert_close, on_every_device, output, take, wide};
 
 /// Start and end of each token's segment.
@@ -17,8 +18,11 @@ fn bounds(lengths: &[usize]) -> (Vec<u32>, Vec<u32>) {
         .unzip()
 }
 
-fn mask<'a>((segment_start, segment_end): &'a (Vec<u32>, Vec<u32>)) -> AttentionMask<'a, Cpu> {
-    AttentionMask::Segments { segment_start, segment_end }
+/// The mask of segments, over what a longer forest left there.
+fn mask(cpu: &Cpu, (segment_start, segment_end): &(Vec<u32>, Vec<u32>)) -> <Cpu as Device>::Mask {
+    let mut mask = forests::mask(cpu, &forests::chain(segment_start.len() + 5));
+    cpu.write_mask(&mut mask, Visibility::Segments { segment_start, segment_end });
+    mask
 }
 
 /// One token, sequences shorter and longer than a block of 16 and a tile of 48, MiniLM's heads, the widest head.
@@ -61,12 +65,10 @@ fn forward_is_dense_attention_of_each_sequence_alone() {
             want_o.extend(o);
             want_lse.extend(lse);
         }
-        // Entries behind the batch are not read.
-        let (start, end) = bounds(&lengths);
-        let bounds = ([start, vec![9; 5]].concat(), [end, vec![0; 5]].concat());
+        let bounds = bounds(&lengths);
         for result in on_every_device(|cpu| {
             let (mut o, mut lse) = (output(n_tokens * q_width), output(n_tokens * heads));
-            cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, mask(&bounds), shape);
+            cpu.attention_forward(&mut o, &mut lse, &q, &k, &v, &mask(cpu, &bounds), shape);
             vec![take(o, n_tokens * q_width), take(lse, n_tokens * heads)]
         }) {
             // Scores of order 1 with up to 256 products: 1e-6; then a convex sum.
@@ -91,7 +93,7 @@ fn backward_is_that_of_each_sequence_alone() {
             want.iter_mut().zip(alone).for_each(|(want, part)| want.extend(part));
         }
         let bounds = bounds(&lengths);
-        for result in on_every_device(|cpu| backward(cpu, &all, mask(&bounds), shape)) {
+        for result in on_every_device(|cpu| backward(cpu, &all, &mask(cpu, &bounds), shape)) {
             for (name, (got, want)) in ["dq", "dk", "dv", "delta"].iter().zip(result.iter().zip(&want)) {
                 if want.iter().all(|x| x.abs() < 1e-12) {
                     // One token: dp = delta up to rounding.
@@ -117,7 +119,7 @@ fn a_token_of_another_segment_changes_no_bit() {
         for result in on_every_device(|cpu| {
             let run = |k, v| {
                 let (mut o, mut lse) = (output(96 * 32), output(192));
-                cpu.attention_forward(&mut o, &mut lse, &q, k, v, mask(&bounds), shape);
+                cpu.attention_forward(&mut o, &mut lse, &q, k, v, &mask(cpu, &bounds), shape);
                 o
             };
             vec![run(&k, &v), run(&other_k, &other_v)]
@@ -131,21 +133,18 @@ fn a_token_of_another_segment_changes_no_bit() {
     }
 }
 
-fn attend(start: Vec<u32>, end: Vec<u32>) {
-    let shape = AttentionShape { n_tokens: 3, heads: 1, kv_heads: 1, head_dim: 1 };
-    let values = vec![0.0; 3];
-    let (mut o, mut lse) = (vec![0.0; 3], vec![0.0; 3]);
-    Cpu::new(Some(1)).attention_forward(&mut o, &mut lse, &values, &values, &values, mask(&(start, end)), shape);
+fn write(start: Vec<u32>, end: Vec<u32>) {
+    mask(&Cpu::new(Some(1)), &(start, end));
 }
 
 #[test]
 #[should_panic(expected = "segments that do not follow each other up to the end of the batch")]
 fn overlapping_segments_are_refused() {
-    attend(vec![0, 0, 1], vec![2, 2, 3]);
+    write(vec![0, 0, 1], vec![2, 2, 3]);
 }
 
 #[test]
 #[should_panic(expected = "segments that do not follow each other up to the end of the batch")]
 fn a_segment_past_the_batch_is_refused() {
-    attend(vec![0, 0, 2], vec![2, 2, 4]);
+    write(vec![0, 0, 2], vec![2, 2, 4]);
 }

@@ -1,7 +1,7 @@
 //! Forests to attend over, as `subtree_end`.
 
 use trainer_cuda::cpu::Cpu;
-use trainer_cuda::device::AttentionMask;
+use trainer_cuda::device::{Device, Visibility};
 
 use crate::support::Random;
 
@@ -10,9 +10,13 @@ pub(crate) fn rule(subtree_end: &[u32]) -> impl Fn(usize, usize) -> bool {
     |query, key| key <= query && query < subtree_end[key] as usize
 }
 
-/// The same for the device.
-pub(crate) fn mask(subtree_end: &Vec<u32>) -> AttentionMask<'_, Cpu> {
-    AttentionMask::Forest { subtree_end }
+/// The same for the device, over what a longer batch left there.
+pub(crate) fn mask(cpu: &Cpu, subtree_end: &[u32]) -> <Cpu as Device>::Mask {
+    let longer = chain(subtree_end.len() + 5);
+    let mut mask = cpu.alloc_mask(longer.len());
+    cpu.write_mask(&mut mask, Visibility::Forest { subtree_end: &longer });
+    cpu.write_mask(&mut mask, Visibility::Forest { subtree_end });
+    mask
 }
 
 /// One path.

@@ -3,6 +3,7 @@
 use trainer_cuda::device::Device;
 
 use crate::support::{Random, UNIT, assert_near, on_every_device, output, take, wide};
+use crate::swiglu::SHAPES;
 
 /// The normal distribution in f64: Taylor's series of erf (Abramowitz & Stegun 7.1.6, all terms positive) near 0, 60
 /// levels of the continued fraction of its complement (7.1.14) further out.
@@ -50,12 +51,13 @@ fn the_reference_has_the_tabulated_values() {
 
 #[test]
 fn forward_follows_the_equation() {
-    for len in [1, 15, 123 * 515] {
+    for [width, n_tokens] in SHAPES {
+        let len = width * n_tokens;
         let x = inputs(len);
         let want: Vec<f64> = wide(&x, len).iter().map(|&x| x * normal(x)).collect();
         for result in on_every_device(|cpu| {
             let mut y = output(len);
-            cpu.gelu_forward(&mut y, &x, len);
+            cpu.gelu_forward(&mut y, &x, width, n_tokens);
             vec![take(y, len)]
         }) {
             // 5e-8 in Phi (1e-7 in erf); then a product, and above 0 a difference. Where the exponential is clamped
@@ -76,7 +78,7 @@ fn the_negative_tail_keeps_its_relative_accuracy() {
     let want: Vec<f64> = x.iter().map(|&x| f64::from(x) * normal(f64::from(x))).collect();
     for result in on_every_device(|cpu| {
         let mut y = output(len);
-        cpu.gelu_forward(&mut y, &x, len);
+        cpu.gelu_forward(&mut y, &x, len, 1);
         vec![take(y, len)]
     }) {
         assert_near("y", &result[0], &want, |i| 2e-4 * want[i].abs());
@@ -84,14 +86,17 @@ fn the_negative_tail_keeps_its_relative_accuracy() {
 }
 
 #[test]
-fn backward_is_the_derivative() {
-    for len in [1, 15, 123 * 515] {
+fn backward_is_the_derivative_and_gives_y_again() {
+    for [width, n_tokens] in SHAPES {
+        let len = width * n_tokens;
         let (x, dy) = (inputs(len), Random(71).values(len));
         let slope = |x: f64| normal(x) + x * density(x);
         let want: Vec<f64> = wide(&x, len).iter().zip(wide(&dy, len)).map(|(&x, dy)| dy * slope(x)).collect();
         for result in on_every_device(|cpu| {
-            let mut dx = output(len);
-            cpu.gelu_backward(&mut dx, &dy, &x, len);
+            let (mut dx, mut y, mut y_again) = (output(len), output(len), output(len));
+            cpu.gelu_forward(&mut y, &x, width, n_tokens);
+            cpu.gelu_backward(&mut dx, &mut y_again, &dy, &x, width, n_tokens);
+            assert_eq!(take(y_again, len), take(y, len), "y again, bit for bit");
             vec![take(dx, len)]
         }) {
             // 5e-8 in Phi; x^2 / 2 rounded, so that the bell is off by x^2 UNIT: at most 3 UNIT of x phi(x) <= 0.25;
@@ -104,12 +109,12 @@ fn backward_is_the_derivative() {
 #[test]
 fn nan_stays() {
     for result in on_every_device(|cpu| {
-        let (mut y, mut dx) = (output(3), output(3));
-        cpu.gelu_forward(&mut y, &vec![1.0, f32::NAN, 0.0], 3);
-        cpu.gelu_backward(&mut dx, &vec![1.0; 3], &vec![1.0, f32::NAN, 0.0], 3);
-        vec![take(y, 3), take(dx, 3)]
+        let (mut y, mut dx, mut y_again) = (output(3), output(3), output(3));
+        cpu.gelu_forward(&mut y, &vec![1.0, f32::NAN, 0.0], 3, 1);
+        cpu.gelu_backward(&mut dx, &mut y_again, &vec![1.0; 3], &vec![1.0, f32::NAN, 0.0], 3, 1);
+        vec![take(y, 3), take(dx, 3), take(y_again, 3)]
     }) {
-        assert!(result[0][1].is_nan() && result[1][1].is_nan());
-        assert_eq!([result[0][2], result[1][2]], [0.0, 0.5]);
+        assert!(result.iter().all(|values| values[1].is_nan()));
+        assert_eq!([result[0][2], result[1][2], result[2][2]], [0.0, 0.5, 0.0]);
     }
 }

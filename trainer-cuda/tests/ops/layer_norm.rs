@@ -88,11 +88,13 @@ fn backward_is_the_gradient_of_forward() {
         let want_w = sum(&gradient(&w, |w| loss(&x, w, &b)), &wide(&d_weight, hidden));
         let want_b = sum(&gradient(&b, |b| loss(&x, &w, b)), &wide(&d_bias, hidden));
         for result in on_every_device(|cpu| {
-            let [_, mean, rstd] = forward(cpu, &inputs, n, hidden);
-            let w = weight(cpu, &inputs.weight, 1, hidden);
+            let [y, mean, rstd] = forward(cpu, &inputs, n, hidden);
+            let (w, b) = (weight(cpu, &inputs.weight, 1, hidden), weight(cpu, &inputs.bias, 1, hidden));
             let (mut dx, mut d_weight, mut d_bias) = (output(n * hidden), d_weight.clone(), d_bias.clone());
-            let (grad_w, grad_b) = (Some(&mut d_weight), Some(&mut d_bias));
-            cpu.layer_norm_backward(&mut dx, grad_w, grad_b, &inputs.dy, &inputs.x, &mean, &rstd, &w, n);
+            let mut y_again = output(n * hidden);
+            let (grad_w, grad_b, again) = (Some(&mut d_weight), Some(&mut d_bias), Some(&mut y_again));
+            cpu.layer_norm_backward(&mut dx, grad_w, grad_b, again, &inputs.dy, &inputs.x, &mean, &rstd, &w, &b, n);
+            assert_eq!(take(y_again, n * hidden), y, "y again, bit for bit");
             vec![take(dx, n * hidden), take(d_weight, hidden), take(d_bias, hidden)]
         }) {
             // Sums of 60 values of order 1 in f32: 60 roundings of 6e-8 at worst.
@@ -108,16 +110,17 @@ fn backward_is_the_same_with_frozen_parameters_and_on_many_threads() {
     let (n, hidden) = (123, 515);
     let inputs = inputs(84, n, hidden);
     on_every_device(|cpu| {
-        let [_, mean, rstd] = forward(cpu, &inputs, n, hidden);
-        let w = weight(cpu, &inputs.weight, 1, hidden);
-        let run = |d_weight: Option<&mut Vec<f32>>, d_bias: Option<&mut Vec<f32>>| {
+        let [y, mean, rstd] = forward(cpu, &inputs, n, hidden);
+        let (w, b) = (weight(cpu, &inputs.weight, 1, hidden), weight(cpu, &inputs.bias, 1, hidden));
+        let run = |d_weight: Option<&mut Vec<f32>>, d_bias: Option<&mut Vec<f32>>, y: Option<&mut Vec<f32>>| {
             let mut dx = output(n * hidden);
-            cpu.layer_norm_backward(&mut dx, d_weight, d_bias, &inputs.dy, &inputs.x, &mean, &rstd, &w, n);
+            cpu.layer_norm_backward(&mut dx, d_weight, d_bias, y, &inputs.dy, &inputs.x, &mean, &rstd, &w, &b, n);
             take(dx, n * hidden)
         };
-        let (mut d_weight, mut d_bias) = (vec![0.0; hidden], vec![0.0; hidden]);
-        let trained = run(Some(&mut d_weight), Some(&mut d_bias));
-        assert_eq!(run(None, None), trained);
+        let (mut d_weight, mut d_bias, mut y_again) = (vec![0.0; hidden], vec![0.0; hidden], output(n * hidden));
+        let trained = run(Some(&mut d_weight), Some(&mut d_bias), Some(&mut y_again));
+        assert_eq!(run(None, None, None), trained);
+        assert_eq!(take(y_again, n * hidden), y, "y again, bit for bit");
         vec![trained, d_weight, d_bias]
     });
 }

@@ -1,8 +1,9 @@
 //! Linear layers, and with them the matrix product in all three layouts.
 
-use trainer_cuda::device::Device;
+use trainer_cuda::cpu::Cpu;
+use trainer_cuda::device::{Device, Modules};
 
-use crate::support::{Random, UNIT, assert_near, gradient, on_every_device, output, sum, take, weight, wide};
+use crate::support::{Random, UNIT, assert_near, gradient, on_every_device, output, single, sum, take, weight, wide};
 
 /// Tokens, out, in: single elements, shapes that no tile divides, several K blocks (in > 512), more rows than are
 /// packed at a time (2048), whole tiles, a thin product whose rows are split over threads.
@@ -42,7 +43,7 @@ fn forward_is_the_product() {
             product([n_tokens, out, inp], |t, i| x[t * inp + i].into(), |i, o| w[o * inp + i].into());
         for result in on_every_device(|cpu| {
             let mut y = output(n_tokens * out);
-            cpu.linear_forward(&mut y, &x, &weight(cpu, &w, out, inp), None, n_tokens);
+            cpu.linear_forward([&mut y], &x, [None], &single(&weight(cpu, &w, out, inp)), None, n_tokens);
             vec![take(y, n_tokens * out)]
         }) {
             assert_near("y", &result[0], &want, rounding(inp, &magnitude));
@@ -51,21 +52,22 @@ fn forward_is_the_product() {
 }
 
 #[test]
-fn backward_input_is_the_product_and_accumulates_where_asked() {
+fn backward_input_is_the_product_and_is_added_to_a_residual() {
     for [n_tokens, out, inp] in SHAPES {
         let mut random = Random(2);
-        let (dy, w, before) = (random.values(n_tokens * out), random.values(out * inp), random.values(n_tokens * inp));
+        let (dy, w, residual) =
+            (random.values(n_tokens * out), random.values(out * inp), random.values(n_tokens * inp));
         let (want, magnitude) =
             product([n_tokens, inp, out], |t, o| dy[t * out + o].into(), |o, i| w[o * inp + i].into());
         for result in on_every_device(|cpu| {
-            let (mut dx, mut dx_sum) = (output(n_tokens * inp), before.clone());
-            cpu.linear_backward_input(&mut dx, &dy, &weight(cpu, &w, out, inp), n_tokens, false);
-            cpu.linear_backward_input(&mut dx_sum, &dy, &weight(cpu, &w, out, inp), n_tokens, true);
+            let (mut dx, mut dx_sum, w) = (output(n_tokens * inp), output(n_tokens * inp), weight(cpu, &w, out, inp));
+            cpu.linear_backward_input(&mut dx, [&dy], [None], &single(&w), None, n_tokens);
+            cpu.linear_backward_input(&mut dx_sum, [&dy], [None], &single(&w), Some(&residual), n_tokens);
             vec![take(dx, n_tokens * inp), take(dx_sum, n_tokens * inp)]
         }) {
             assert_near("dx", &result[0], &want, rounding(out, &magnitude));
-            let want_sum = sum(&want, &wide(&before, n_tokens * inp));
-            assert_near("dx +=", &result[1], &want_sum, rounding(out, &magnitude));
+            let want_sum = sum(&want, &wide(&residual, n_tokens * inp));
+            assert_near("dx with a residual", &result[1], &want_sum, rounding(out, &magnitude));
         }
     }
 }
@@ -100,7 +102,8 @@ fn backward_is_the_gradient_of_forward() {
     let (x64, w64) = (wide(&x, n_tokens * inp), wide(&w, out * inp));
     for result in on_every_device(|cpu| {
         let (mut dx, mut d_weight) = (output(n_tokens * inp), vec![0.0; out * inp]);
-        cpu.linear_backward_input(&mut dx, &dy, &weight(cpu, &w, out, inp), n_tokens, false);
+        let w = weight(cpu, &w, out, inp);
+        cpu.linear_backward_input(&mut dx, [&dy], [None], &single(&w), None, n_tokens);
         cpu.linear_backward_weight(&mut d_weight, &dy, &x, out, inp, n_tokens);
         vec![take(dx, n_tokens * inp), d_weight]
     }) {
@@ -108,4 +111,99 @@ fn backward_is_the_gradient_of_forward() {
         assert_near("dx", &result[0], &gradient(&x64, |x| loss(x, &w64)), |_| 1e-6);
         assert_near("d_weight", &result[1], &gradient(&w64, |w| loss(&x64, w)), |_| 1e-6);
     }
+}
+
+#[test]
+fn backward_bias_accumulates_the_sum_over_tokens() {
+    for [n_tokens, out, _] in SHAPES {
+        let mut random = Random(5);
+        let (dy, before) = (random.values(n_tokens * out), random.values(out));
+        let (want, magnitude) = product([1, out, n_tokens], |_, _| 1.0, |t, o| dy[t * out + o].into());
+        for result in on_every_device(|cpu| {
+            let mut d_bias = before.clone();
+            cpu.linear_backward_bias(&mut d_bias, &dy, out, n_tokens);
+            vec![take(d_bias, out)]
+        }) {
+            assert_near("d_bias", &result[0], &sum(&want, &wide(&before, out)), rounding(n_tokens, &magnitude));
+        }
+    }
+}
+
+/// Additions are exact, in this order: product, bias, residual.
+#[test]
+fn a_bias_and_a_residual_are_added_to_the_product() {
+    for [n_tokens, out, inp] in SHAPES {
+        let mut random = Random(6);
+        let (x, w) = (random.values(n_tokens * inp), random.values(out * inp));
+        let (bias, residual) = (random.values(out), random.values(n_tokens * out));
+        on_every_device(|cpu| {
+            let (w, bias_weight) = (weight(cpu, &w, out, inp), weight(cpu, &bias, 1, out));
+            let run = |with_bias: bool, residual: Option<&Vec<f32>>| {
+                let bias = if with_bias { Some(&bias_weight) } else { None };
+                let mut y = output(n_tokens * out);
+                let modules = Modules { bias: [bias], ..single(&w) };
+                cpu.linear_forward([&mut y], &x, [None], &modules, residual, n_tokens);
+                take(y, n_tokens * out)
+            };
+            let alone = run(false, None);
+            let added = |add: &dyn Fn(usize, f32) -> f32| -> Vec<f32> {
+                alone.iter().enumerate().map(|(i, &y)| add(i, y)).collect()
+            };
+            assert!(run(true, None) == added(&|i, y| y + bias[i % out]), "bias, {n_tokens} x {out} x {inp}");
+            assert!(run(false, Some(&residual)) == added(&|i, y| y + residual[i]), "residual");
+            assert!(run(true, Some(&residual)) == added(&|i, y| y + bias[i % out] + residual[i]), "both");
+            let mut projected = output(n_tokens * out);
+            cpu.project(&mut projected, &x, &w, n_tokens);
+            assert!(take(projected, n_tokens * out) == alone, "a projection is a layer without either");
+            vec![alone]
+        });
+    }
+}
+
+#[test]
+fn layers_of_one_input_are_what_they_are_alone_and_their_input_has_the_sum_of_their_gradients() {
+    let (n_tokens, outs, inp) = (61, [515, 4, 130], 77);
+    let mut random = Random(7);
+    let (x, residual) = (random.values(n_tokens * inp), random.values(n_tokens * inp));
+    let [w, dy, bias] = [inp, n_tokens, 1].map(|rows| outs.map(|out| random.values(rows * out)));
+    let (mut want, mut magnitude) = (vec![0.0; n_tokens * inp], vec![0.0; n_tokens * inp]);
+    for ((out, w), dy) in outs.into_iter().zip(&w).zip(&dy) {
+        let (dx, size) = product([n_tokens, inp, out], |t, o| dy[t * out + o].into(), |o, i| w[o * inp + i].into());
+        (want, magnitude) = (sum(&want, &dx), sum(&magnitude, &size));
+    }
+    let k = outs.iter().sum::<usize>() + outs.len();
+    for result in on_every_device(|cpu| {
+        let w = [0, 1, 2].map(|i| weight(cpu, &w[i], outs[i], inp));
+        let bias = [0, 1, 2].map(|i| weight(cpu, &bias[i], 1, outs[i]));
+        let biases = [Some(&bias[0]), None, Some(&bias[2])];
+        let modules = Modules { packed: &(), weight: w.each_ref(), bias: biases, low_rank: [const { None }; 3] };
+        let mut y = outs.map(|out| output(n_tokens * out));
+        cpu.linear_forward(y.each_mut(), &x, [None; 3], &modules, None, n_tokens);
+        let mut of_layers = Vec::new();
+        for (i, y) in y.into_iter().enumerate() {
+            let mut alone = output(n_tokens * outs[i]);
+            let layer = Modules { bias: [biases[i]], ..single(&w[i]) };
+            cpu.linear_forward([&mut alone], &x, [None], &layer, None, n_tokens);
+            of_layers.push(take(y, n_tokens * outs[i]));
+            assert!(of_layers[i] == take(alone, n_tokens * outs[i]), "layer {i}");
+        }
+        let (mut dx, mut dx_sum) = (output(n_tokens * inp), output(n_tokens * inp));
+        cpu.linear_backward_input(&mut dx, dy.each_ref(), [None; 3], &modules, None, n_tokens);
+        cpu.linear_backward_input(&mut dx_sum, dy.each_ref(), [None; 3], &modules, Some(&residual), n_tokens);
+        [vec![take(dx, n_tokens * inp), take(dx_sum, n_tokens * inp)], of_layers].concat()
+    }) {
+        assert_near("dx", &result[0], &want, rounding(k, &magnitude));
+        let want = sum(&want, &wide(&residual, n_tokens * inp));
+        assert_near("dx with a residual", &result[1], &want, rounding(k, &magnitude));
+    }
+}
+
+#[test]
+#[should_panic(expected = "a residual is added to a single layer")]
+fn a_residual_of_two_layers_is_refused() {
+    let cpu = Cpu::new(Some(1));
+    let (w, one) = (weight(&cpu, &[1.0], 1, 1), vec![1.0]);
+    let modules = Modules { packed: &(), weight: [&w; 2], bias: [None; 2], low_rank: [const { None }; 2] };
+    let mut y = [vec![0.0], vec![0.0]];
+    cpu.linear_forward(y.each_mut(), &one, [None; 2], &modules, Some(&one), 1);
 }

@@ -14,6 +14,7 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod lora;
+mod losses;
 mod norm;
 mod pool;
 mod rows;

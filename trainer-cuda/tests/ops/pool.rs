@@ -18,8 +18,15 @@ fn offsets(seed: u64, n_segments: usize) -> Vec<u32> {
 
 #[test]
 fn mean_pool_is_the_mean_and_backward_its_transpose() {
-    for (offsets, hidden) in [(vec![0, 1], 1), (offsets(100, 31), 37), (offsets(101, 57), 515), (vec![0, 300], 384)] {
-        let (n_segments, n_tokens) = (offsets.len() - 1, offsets[offsets.len() - 1] as usize);
+    for (offsets, hidden, padding) in [
+        (vec![0, 1], 1, 0),
+        (offsets(100, 31), 37, 0),
+        (offsets(101, 57), 515, 50),
+        (vec![0, 300], 384, 1),
+        (vec![0, 0], 3, 2),
+    ] {
+        // Rows of padding are behind the last segment.
+        let (n_segments, n_tokens) = (offsets.len() - 1, offsets[offsets.len() - 1] as usize + padding);
         let mut random = Random(102);
         let (x, dy) = (random.values(n_tokens * hidden), random.values(n_segments * hidden));
         let (mut want_y, mut want_dx) = (vec![0.0; n_segments * hidden], vec![0.0; n_tokens * hidden]);
@@ -35,7 +42,7 @@ fn mean_pool_is_the_mean_and_backward_its_transpose() {
         for result in on_every_device(|cpu| {
             let (mut y, mut dx) = (output(n_segments * hidden), output(n_tokens * hidden));
             cpu.mean_pool_forward(&mut y, &x, &offsets, hidden, n_segments);
-            cpu.mean_pool_backward(&mut dx, &dy, &offsets, hidden, n_segments);
+            cpu.mean_pool_backward(&mut dx, &dy, &offsets, hidden, n_segments, n_tokens);
             vec![take(y, n_segments * hidden), take(dx, n_tokens * hidden)]
         }) {
             // Random signs: a sum of 300 stays below 60, each of its roundings below 32 UNIT; then the mean.

@@ -3,11 +3,11 @@
 use half::{bf16, f16};
 use trainer_cuda::config::Precision;
 use trainer_cuda::cpu::{Cpu, SimdLevel};
-use trainer_cuda::device::{CrossEntropyGrad, Device};
+use trainer_cuda::device::{CrossEntropyGrad, Device, Place};
 use trainer_cuda::formats::{BlockType, StoredTensor};
 
 use crate::linear::{product, rounding};
-use crate::support::{Random, assert_near, at_every_level, edges, output, take, wide};
+use crate::support::{Random, assert_near, at_every_level, edges, output, single, take, wide};
 
 /// Tokens, out, in: single elements, shapes that no tile, pair or panel divides, several blocks of K in f32 (over 768)
 /// and in pairs (over 1536), K beyond what is packed of A at a time (4096 in pairs), more rows than that (2048).
@@ -93,6 +93,10 @@ impl Storage {
         values.iter().map(|&x| if rounds { bf16::from_f32(x).to_f32() } else { x }).collect()
     }
 
+    fn upload(&self, cpu: &Cpu, tensor: &StoredTensor<'_>) -> <Cpu as Device>::Weight {
+        cpu.upload_frozen(tensor, self.precision, Place::Matrix)
+    }
+
     fn name(&self) -> String {
         format!("{:?} as {:?}", self.block, self.precision)
     }
@@ -112,7 +116,7 @@ fn forward_is_the_product_with_every_storage() {
         let (w, x) = (storage.weights(&tensor), random.values(n_tokens * inp));
         for (level, result) in at_every_level(|cpu| {
             let mut y = output(n_tokens * out);
-            cpu.linear_forward(&mut y, &x, &cpu.upload_frozen(&tensor, storage.precision), None, n_tokens);
+            cpu.linear_forward([&mut y], &x, [None], &single(&storage.upload(cpu, &tensor)), None, n_tokens);
             vec![take(y, n_tokens * out)]
         }) {
             let x = storage.activations(level, &x);
@@ -129,12 +133,13 @@ fn backward_input_is_the_product_with_every_storage() {
     for ([n_tokens, out, inp], storage) in cases() {
         let mut random = Random(81);
         let tensor = storage.tensor(&mut random, out, inp);
-        let (w, dy, before) = (storage.weights(&tensor), random.values(n_tokens * out), random.values(n_tokens * inp));
+        let (w, dy, residual) =
+            (storage.weights(&tensor), random.values(n_tokens * out), random.values(n_tokens * inp));
         for (level, result) in at_every_level(|cpu| {
-            let weight = cpu.upload_frozen(&tensor, storage.precision);
-            let (mut dx, mut dx_sum) = (output(n_tokens * inp), before.clone());
-            cpu.linear_backward_input(&mut dx, &dy, &weight, n_tokens, false);
-            cpu.linear_backward_input(&mut dx_sum, &dy, &weight, n_tokens, true);
+            let weight = storage.upload(cpu, &tensor);
+            let (mut dx, mut dx_sum) = (output(n_tokens * inp), output(n_tokens * inp));
+            cpu.linear_backward_input(&mut dx, [&dy], [None], &single(&weight), None, n_tokens);
+            cpu.linear_backward_input(&mut dx_sum, [&dy], [None], &single(&weight), Some(&residual), n_tokens);
             vec![take(dx, n_tokens * inp), take(dx_sum, n_tokens * inp)]
         }) {
             let dy = storage.activations(level, &dy);
@@ -142,8 +147,8 @@ fn backward_input_is_the_product_with_every_storage() {
                 product([n_tokens, inp, out], |t, o| dy[t * out + o].into(), |o, i| w[o * inp + i].into());
             let what = format!("{} at {level}, dx of {n_tokens} x {out} x {inp}", storage.name());
             assert_near(&what, &result[0], &want, rounding(out, &magnitude));
-            let want: Vec<f64> = want.iter().zip(&before).map(|(dx, &before)| dx + f64::from(before)).collect();
-            assert_near(&format!("{what} +="), &result[1], &want, rounding(out, &magnitude));
+            let want: Vec<f64> = want.iter().zip(&residual).map(|(dx, &residual)| dx + f64::from(residual)).collect();
+            assert_near(&format!("{what} with a residual"), &result[1], &want, rounding(out, &magnitude));
         }
     }
 }
@@ -156,11 +161,12 @@ fn a_row_is_the_same_whatever_rows_are_beside_it() {
         let tensor = storage.tensor(&mut random, out, inp);
         let (x, dy) = (random.values(n_tokens * inp), random.values(n_tokens * out));
         at_every_level(|cpu| {
-            let weight = cpu.upload_frozen(&tensor, storage.precision);
+            let weight = storage.upload(cpu, &tensor);
             let run = |first: usize, n: usize| {
                 let (mut y, mut dx) = (vec![0.0; n * out], vec![0.0; n * inp]);
-                cpu.linear_forward(&mut y, &x[first * inp..].to_vec(), &weight, None, n);
-                cpu.linear_backward_input(&mut dx, &dy[first * out..].to_vec(), &weight, n, false);
+                let (x, dy) = (x[first * inp..].to_vec(), dy[first * out..].to_vec());
+                cpu.linear_forward([&mut y], &x, [None], &single(&weight), None, n);
+                cpu.linear_backward_input(&mut dx, [&dy], [None], &single(&weight), None, n);
                 (y, dx)
             };
             let (y, dx) = run(0, n_tokens);
@@ -181,11 +187,11 @@ fn rows_are_read_back_exactly() {
         let want = storage.weights(&tensor);
         let ids: Vec<u32> = [0, rows - 1, rows / 2, 0].map(|row| row as u32).to_vec();
         at_every_level(|cpu| {
-            let weight = cpu.upload_frozen(&tensor, storage.precision);
+            let weight = storage.upload(cpu, &tensor);
             assert_eq!(cpu.weight_shape(&weight), [rows, cols]);
             assert!(cpu.read_weight(&weight) == want, "{}: {rows} x {cols}", storage.name());
             let mut y = output(4 * cols);
-            cpu.embedding_forward(&mut y, &ids, &weight, 4);
+            cpu.embedding_forward(&mut y, &[(&ids, &weight)], 4);
             let y = take(y, 4 * cols);
             for (&id, y) in ids.iter().zip(y.chunks_exact(cols)) {
                 assert!(y == &want[id as usize * cols..][..cols], "{}: row {id}", storage.name());
@@ -204,7 +210,7 @@ fn a_head_of_every_storage_scores_and_gives_the_gradient() {
         let (w, x) = (storage.weights(&tensor), random.values(n_rows * hidden));
         let targets: Vec<Vec<u32>> = (0..n_rows).map(|_| vec![random.below(vocab) as u32]).collect();
         for (level, result) in at_every_level(|cpu| {
-            let (head, edges) = (cpu.upload_frozen(&tensor, storage.precision), edges(cpu, &targets));
+            let (head, edges) = (storage.upload(cpu, &tensor), edges(cpu, &targets));
             let (mut logprob, mut argmax, mut logits) = (output(n_rows), vec![0; n_rows], output(2 * vocab));
             let (mut d_x, d_logprob) = (output(n_rows * hidden), vec![1.0; n_rows]);
             let grad = CrossEntropyGrad { d_logprob: &d_logprob, d_x: &mut d_x, d_head: None };
@@ -239,7 +245,8 @@ fn bf16_takes_half_of_f32s_bytes_and_blocks_those_of_the_file() {
     // What a storage costs is seen in the process: 64 MiB of f32, its halves, and its 4-bit blocks.
     let tensor = Storage { block: BlockType::Q4_0, precision: Precision::F32 }.tensor(&mut Random(85), 4096, 4096);
     let cpu = Cpu::new(Some(1));
-    let mebibytes = |precision| cpu.upload_frozen(&tensor, precision).bytes() as f64 / f64::from(1 << 20);
+    let mebibytes =
+        |precision| cpu.upload_frozen(&tensor, precision, Place::Matrix).bytes() as f64 / f64::from(1 << 20);
     assert_eq!(mebibytes(Precision::F32), 64.0);
     assert_eq!(mebibytes(Precision::Bf16), 32.0);
     assert_eq!(mebibytes(Precision::Quantized), 9.0);

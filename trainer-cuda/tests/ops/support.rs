@@ -1,7 +1,9 @@
 //! Random data, the devices to run on, and comparisons.
 
 use trainer_cuda::cpu::{Cpu, SimdLevel};
-use trainer_cuda::device::{Device, EdgeBuffers};
+use trainer_cuda::device::{
+    Device, EdgeBuffers, LOG_COLUMNS, LowRank, Modules, Place, SCALARS, SUMS, StepState, Trainable,
+};
 
 /// What buffers hold behind the part that counts.
 const SENTINEL: f32 = 12345.678;
@@ -47,7 +49,39 @@ pub(crate) fn wide(values: &[f32], n: usize) -> Vec<f64> {
 
 /// A parameter; those have no tail.
 pub(crate) fn weight(cpu: &Cpu, values: &[f32], rows: usize, cols: usize) -> <Cpu as Device>::Weight {
-    cpu.upload_weight(values[..rows * cols].to_vec(), rows, cols)
+    trainable(cpu, values, rows, cols).weight
+}
+
+/// A parameter with a gradient and moments of zero.
+pub(crate) fn trainable(cpu: &Cpu, values: &[f32], rows: usize, cols: usize) -> Trainable<Cpu> {
+    cpu.upload_trained("w".into(), values[..rows * cols].to_vec(), rows, cols, Place::Matrix)
+}
+
+/// A layer that shares its input with no other.
+pub(crate) fn single(weight: &<Cpu as Device>::Weight) -> Modules<'_, Cpu, 1> {
+    Modules { packed: &(), weight: [weight], bias: [None], low_rank: [None] }
+}
+
+/// A layer and the update beside it.
+pub(crate) fn adapted<'a>(
+    weight: &'a <Cpu as Device>::Weight,
+    a: &'a <Cpu as Device>::Weight,
+    b: &'a <Cpu as Device>::Weight,
+    scaling: f32,
+) -> Modules<'a, Cpu, 1> {
+    Modules { low_rank: [Some(LowRank { a, b, scaling })], ..single(weight) }
+}
+
+/// What a step adds to, with a log of `log_rows` rows; nothing is clipped.
+pub(crate) fn step_state<D: Device>(device: &D, log_rows: usize) -> StepState<D> {
+    let mut control = device.alloc_f32(2);
+    device.write_f32(&mut control, &[1.0, 0.0]);
+    StepState {
+        scalars: device.alloc_f32(SCALARS),
+        sums: device.alloc_f64(SUMS),
+        control,
+        log: device.alloc_f64(log_rows * LOG_COLUMNS),
+    }
 }
 
 /// Edges with their targets, row by row.

@@ -4,6 +4,9 @@ use trainer_cuda::device::Device;
 
 use crate::support::{Random, UNIT, assert_near, on_every_device, output, take, wide};
 
+/// Width and tokens: single values, and buffers that no vector and no task divides.
+pub(crate) const SHAPES: [[usize; 2]; 3] = [[1, 1], [5, 3], [515, 123]];
+
 fn silu(gate: f64) -> f64 {
     gate / (1.0 + (-gate).exp())
 }
@@ -21,12 +24,13 @@ fn inputs(len: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
 
 #[test]
 fn forward_follows_the_equation() {
-    for len in [1, 15, 123 * 515] {
+    for [width, n_tokens] in SHAPES {
+        let len = width * n_tokens;
         let (gate, up, _) = inputs(len);
         let want: Vec<f64> = wide(&gate, len).iter().zip(wide(&up, len)).map(|(&gate, up)| silu(gate) * up).collect();
         for result in on_every_device(|cpu| {
             let mut y = output(len);
-            cpu.swiglu_forward(&mut y, &gate, &up, len);
+            cpu.swiglu_forward(&mut y, &gate, &up, width, n_tokens);
             vec![take(y, len)]
         }) {
             // The exponential's 2 ulp (4 units), then sum, quotient and two products; where it is clamped the result is
@@ -37,8 +41,9 @@ fn forward_follows_the_equation() {
 }
 
 #[test]
-fn backward_is_the_derivative() {
-    for len in [1, 15, 123 * 515] {
+fn backward_is_the_derivative_and_gives_y_again() {
+    for [width, n_tokens] in SHAPES {
+        let len = width * n_tokens;
         let (gate, up, dy) = inputs(len);
         let d_silu = |g: f64| (silu(g + 1e-6) - silu(g - 1e-6)) / 2e-6;
         let at = |f: &dyn Fn(f64, f64, f64) -> f64| {
@@ -49,8 +54,10 @@ fn backward_is_the_derivative() {
         let slope = |g: f64| if g.abs() > 1e3 { f64::from(g > 0.0) } else { d_silu(g) };
         let (want_gate, want_up) = (at(&|g, up, dy| dy * up * slope(g)), at(&|g, _, dy| dy * silu(g)));
         for result in on_every_device(|cpu| {
-            let (mut d_gate, mut d_up) = (output(len), output(len));
-            cpu.swiglu_backward(&mut d_gate, &mut d_up, &dy, &gate, &up, len);
+            let (mut d_gate, mut d_up, mut y, mut y_again) = (output(len), output(len), output(len), output(len));
+            cpu.swiglu_forward(&mut y, &gate, &up, width, n_tokens);
+            cpu.swiglu_backward(&mut d_gate, &mut d_up, &mut y_again, &dy, &gate, &up, width, n_tokens);
+            assert_eq!(take(y_again, len), take(y, len), "y again, bit for bit");
             vec![take(d_gate, len), take(d_up, len)]
         }) {
             // The slope's terms reach 20 (g * (1 - s) at g = -20 times s = 2e-9 is small; at 20, 1 - s has lost its bits):

@@ -1,0 +1,29 @@
+//! Where the GPU comes from.
+
+use std::env::var_os;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Set where a test is to run without cuBLASLt, on the products of our own.
+pub(crate) const WITHOUT_CUBLASLT: &str = "TUNESMITH_TEST_WITHOUT_CUBLASLT";
+
+/// The libraries of the emulated GPU, or `None` for the machine's own. The emulated one always looks at bounds, and with `all`
+/// also for races and for what was not written before it is read, which takes eight times as long; `CUDA_EMULATOR_CHECK` goes
+/// before `checks`.
+pub(crate) fn folder(checks: &str) -> Option<PathBuf> {
+    static EMULATED: OnceLock<bool> = OnceLock::new();
+    let with_products = var_os(WITHOUT_CUBLASLT).is_none();
+    let load = if with_products { cuda_emulator::load } else { cuda_emulator::load_without_blas };
+    let emulated = *EMULATED.get_or_init(|| match load() {
+        Ok(emulator) => {
+            if var_os("CUDA_EMULATOR_CHECK").is_none() {
+                emulator.set("CHECK", checks).expect("the checks");
+            }
+            true
+        }
+        Err(cuda_emulator::LoadError::RealGpu) => false,
+        Err(error) => panic!("{error}"),
+    });
+    let folder = if with_products { cuda_emulator::library_dir } else { cuda_emulator::library_dir_without_blas };
+    emulated.then(|| folder().to_owned())
+}
