@@ -27,7 +27,7 @@ struct Head {
 // Query q sees key k iff first[k] <= q && q < end[k]. Forest: first[k] = k, end[k] = subtree_end[k]; a text [s, e) of an
 // encoder's batch: first = s, end = e. Every query sees at least itself; padding sees nothing else.
 struct Mask {
-    const u32* first;      // [n_tokens]
+    const u32* first;      // [n_tokens], ascending
     const u32* end;        // [n_tokens]
     const u32* tile_first; // [ceil(n_tokens / 64)], the least `first` of each tile of keys
     const u32* tile_end;   // [ceil(n_tokens / 64)], the greatest `end`
@@ -77,10 +77,11 @@ struct KeyRanges {
         return query - first[key] < end[key] - first[key]; // wraps where the query comes before
     }
 
-    // How much the queries first_query..=last_query see of a warp's keys, of which each lane names two.
+    // How much the queries first_query..=last_query see of a warp's keys, of which each lane names two, a < b. `first`
+    // ascends, but for keys past n_tokens, whose `end` is 0.
     __device__ __forceinline__ Sight sight(int a, int b, u32 first_query, u32 last_query) const {
-        const bool nothing = last_query < min(first[a], first[b]) || max(end[a], end[b]) <= first_query;
-        const bool all = max(first[a], first[b]) <= first_query && last_query < min(end[a], end[b]);
+        const bool nothing = last_query < first[a] || max(end[a], end[b]) <= first_query;
+        const bool all = first[b] <= first_query && last_query < min(end[a], end[b]);
         if (__all_sync(ALL_LANES, nothing)) return NOTHING;
         return __all_sync(ALL_LANES, all) ? ALL : PART;
     }

@@ -62,16 +62,6 @@ __device__ __forceinline__ bf16x8 pack8(const float (&values)[8]) {
     return x;
 }
 
-// The first `n` (1 to 8) of eight neighbours; the others are zero. What lies behind them is not read.
-__device__ __forceinline__ void load_part(float (&values)[8], const bf16* from, int n) {
-    if (n >= 8) {
-        unpack8(values, load8(from));
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++) values[i] = i < n ? to_f32(from[i]) : 0.0f;
-}
-
 // Eight neighbours as bits, of which the first `n` (any number) are read and the rest are zero; from any address.
 __device__ __forceinline__ bf16x8 gather8(const bf16* from, int n) {
     bf16x8 x;
@@ -121,6 +111,11 @@ __device__ __forceinline__ void store8_part(bf16* to, bf16x8 x, int n) {
         for (int p = 0; p < 3; p++) x.pair[p] = __funnelshift_r(x.pair[p], x.pair[p + 1], 16);
         x.pair[3] >>= 16;
     }
+}
+
+// The first `n` of eight neighbours as numbers; the others are zero. Of f32 too, below.
+__device__ __forceinline__ void load_part(float (&values)[8], const bf16* from, int n) {
+    unpack8(values, load8_part(from, n));
 }
 
 // Four f32 neighbours: the widest load there is.

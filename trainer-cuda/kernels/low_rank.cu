@@ -97,14 +97,14 @@ __device__ __forceinline__ void low_rank_product(
         for (int s = 0; s < splits; s++) sum += partial[first_warp + s][row][i % (8 * N)];
         const bf16 value = to_bf16(sum);
         h[(size_t)token * ld_h + column] = value;
-        if (tail) tail[(size_t)token * ld_tail + column] = value;
+        tail[(size_t)token * ld_tail + column] = value;
     }
 }
 
 #define LOW_RANK_PRODUCT(N)                                                                                          \
     extern "C" __global__ void __launch_bounds__(PRODUCT_WARPS* WARP, 1) low_rank_product_##N(                       \
         bf16* __restrict__ h, int ld_h,                 /* [n_tokens, rank] */                                       \
-        bf16* __restrict__ tail, int ld_tail,           /* [n_tokens, rank], the same values once more; or null */   \
+        bf16* __restrict__ tail, int ld_tail,           /* [n_tokens, rank], the same values once more */            \
         const bf16* __restrict__ x, int ld_x,           /* [n_tokens, width] */                                      \
         const bf16* __restrict__ factor, int ld_factor, /* [rank, width] */                                          \
         int n_tokens, int width, int rank) {                                                                         \
@@ -231,8 +231,7 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS, 3) low_rank_gradi
     partial += blockIdx.x * splits * split_size + threadIdx.x;
 
     const int steps = (n_tokens + TOKENS - 1) / TOKENS, steps_per_split = (steps + splits - 1) / splits;
-    const int begin = min(n_tokens, split * steps_per_split * TOKENS);
-    const int end = min(n_tokens, begin + steps_per_split * TOKENS);
+    const int begin = split * steps_per_split * TOKENS, end = min(n_tokens, begin + steps_per_split * TOKENS);
     for (int first_rank = 0; first_rank < problem.rank; first_rank += RANKS) {
         float sums[RANKS / 8][4];
         sum_tokens(sums, problem, first_rank, first_column, begin, end);

@@ -25,7 +25,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK) scatter_rows(
     const u32* __restrict__ rows,           // [n_rows], strictly ascending, then padding: n_tokens
     int n_rows, int n_tokens, int width) {
     const Octet at = octet_of_thread(n_tokens, width);
-    if (at.n <= 0) return;
     // Eleven reads from L1 for 2,048 rows: cheaper than a second kernel that writes zeros first.
     const int r = first_not_below(rows, n_rows, at.row);
     const bool has_row = r < n_rows && rows[r] == at.row;

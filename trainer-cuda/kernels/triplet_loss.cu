@@ -107,10 +107,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS_OF_SM) triplet_loss(
                 }
             }
         }
-        if (lane == 0) {
-            pulls[warp][0] = positive_pull;
-            pulls[warp][1] = negative_pull;
-        }
+        if (lane == 0) pulls[warp][0] = positive_pull, pulls[warp][1] = negative_pull;
         __syncthreads();
         for (int i = 0; i < 2 * WARPS; i++) {
             const Pull term = pulls[i / 2][i % 2];

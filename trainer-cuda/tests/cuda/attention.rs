@@ -70,7 +70,8 @@ impl Rule {
     }
 }
 
-fn attention<D: Device>(device: &D, rule: Rule, shape: AttentionShape) -> Results {
+/// Queries are between plus and minus `largest_query`.
+fn attention<D: Device>(device: &D, rule: Rule, shape: AttentionShape, largest_query: f32) -> Results {
     let (on, mut random) = (On::new(device), Random(9));
     let AttentionShape { n_tokens, heads, kv_heads, head_dim } = shape;
     let (q_width, k_width) = (heads * head_dim, kv_heads * head_dim);
@@ -81,7 +82,7 @@ fn attention<D: Device>(device: &D, rule: Rule, shape: AttentionShape) -> Result
         None => Visibility::Forest { subtree_end: &ends },
     };
     device.write_mask(&mut mask, visibility);
-    let q: Vec<f32> = random.values(n_tokens * q_width).iter().map(|x| 2.0 * x).collect();
+    let q: Vec<f32> = random.values(n_tokens * q_width).iter().map(|x| largest_query * x).collect();
     let (k, v) = (random.values(n_tokens * k_width), random.values(n_tokens * k_width));
     let (q, k, v) = (on.act(&q, q_width), on.act(&k, k_width), on.act(&v, k_width));
     let (mut o, mut lse) = (on.out(n_tokens, q_width), on.f32_out(n_tokens * heads));
@@ -116,13 +117,22 @@ fn agree(rule: Rule, sizes: &[(usize, usize, usize, usize)]) {
     for &(n_tokens, heads, kv_heads, head_dim) in sizes {
         let shape = AttentionShape { n_tokens, heads, kv_heads, head_dim };
         let case = format!("attention {rule:?} {shape:?}");
-        assert_parity(&case, &attention(&cuda, rule, shape), &attention(&cpu(), rule, shape), tolerance);
+        assert_parity(&case, &attention(&cuda, rule, shape, 2.0), &attention(&cpu(), rule, shape, 2.0), tolerance);
     }
 }
 
 #[test]
 fn attention_over_one_sequence_agrees() {
-    agree(Rule::Chain, &[(123, 6, 2, 32), (1, 1, 1, 32), (65, 4, 2, 20), (70, 2, 1, 7)]);
+    agree(Rule::Chain, &[(128, 6, 2, 32), (1, 1, 1, 32), (65, 4, 2, 20), (70, 2, 1, 7)]);
+}
+
+#[test]
+fn attention_of_large_scores_agrees() {
+    let cuda = gpu(&[], &[]);
+    // Hundreds: no f32 holds their powers of two.
+    let shape = AttentionShape { n_tokens: 70, heads: 1, kv_heads: 1, head_dim: 32 };
+    let [gpu, cpu] = [attention(&cuda, Rule::Chain, shape, 512.0), attention(&cpu(), Rule::Chain, shape, 512.0)];
+    assert_parity("attention of large scores", &gpu, &cpu, tolerance);
 }
 
 #[test]
@@ -178,11 +188,13 @@ fn attention_over_a_cache_agrees() {
         (100, 1, 9, 3, 64),
         (300, 5, 4, 2, 128),
         (33, 3, 2, 2, 20),
-        (260, 3, 2, 1, 256),
+        (700, 3, 2, 1, 256),
         (40, 2, 2, 1, 7),
+        // Keys that fill up the turn of a warp.
+        (61, 4, 2, 1, 8),
     ] {
-        // Scores of a few units; and of hundreds, whose powers of two no f32 holds.
-        for sharpness in [1.0, 256.0] {
+        // Scores of a few units; and of hundreds and thousands, whose powers of two no f32 holds.
+        for sharpness in [1.0, 256.0, 4096.0] {
             let shape = AttentionShape { n_tokens, heads, kv_heads, head_dim };
             let case = format!("attention_cached after {n_past} {shape:?} of queries times {sharpness}");
             let [gpu, cpu] = [cached(&cuda, n_past, shape, sharpness), cached(&cpu(), n_past, shape, sharpness)];

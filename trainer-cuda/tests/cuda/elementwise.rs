@@ -123,7 +123,9 @@ fn rope<D: Device>(device: &D, shape: AttentionShape) -> Results {
 fn rotations_agree() {
     let cuda = gpu(&[], &[]);
     // The last heads are no whole vectors.
-    for (n_tokens, heads, kv_heads, head_dim) in [(37, 9, 3, 64), (5, 4, 2, 128), (3, 4, 4, 12), (9, 3, 1, 6)] {
+    for (n_tokens, heads, kv_heads, head_dim) in
+        [(37, 9, 3, 64), (5, 4, 2, 128), (3, 4, 4, 12), (9, 3, 1, 6), (7, 2, 1, 24)]
+    {
         let shape = AttentionShape { n_tokens, heads, kv_heads, head_dim };
         let case = format!("rope {shape:?}");
         assert_parity(&case, &rope(&cuda, shape), &rope(&cpu(), shape), |_| Tolerance::ROUNDED);

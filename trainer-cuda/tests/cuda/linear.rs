@@ -97,7 +97,10 @@ fn layers<D: Device, const N: usize>(device: &D, layers: &Layers<N>) -> Results 
         })
     });
     let ranks: usize = rank.iter().map(|rank| rank.next_multiple_of(8)).sum();
-    let [x] = on.acts([&random.values(n_tokens * in_features)], [in_features], ranks);
+    let x_values = random.values(n_tokens * in_features);
+    let [x] = on.acts([&x_values], [in_features], ranks);
+    // The same in rows of another length: the place of what dropout left.
+    let x_elsewhere = on.act(&x_values, in_features);
     let dy: [Vec<f32>; N] = std::array::from_fn(|i| random.values(n_tokens * out_features[i]));
     let dy = on.acts(dy.each_ref().map(Vec::as_slice), out_features, ranks);
     let empty: [Vec<f32>; N] = std::array::from_fn(|i| vec![7.0; n_tokens * out_features[i]]);
@@ -147,7 +150,7 @@ fn layers<D: Device, const N: usize>(device: &D, layers: &Layers<N>) -> Results 
     }
     device.linear_forward(y_alone.each_mut(), &x, [None; N], &modules, None, n_tokens);
     if !adapted.is_empty() {
-        device.low_rank_forward(some_mut(&mut h), &x, &x, &modules, n_tokens);
+        device.low_rank_forward(some_mut(&mut h), &x_elsewhere, &x, &modules, n_tokens);
     }
     device.linear_forward(y.each_mut(), &x, some(&h), &modules, residual.as_deref(), n_tokens);
     device.linear_backward_input(&mut dx_alone, dy.each_ref(), [None; N], &modules, None, n_tokens);
@@ -219,11 +222,21 @@ fn two_layers_of_one_input_agree() {
 
 #[test]
 fn a_layer_with_a_residual_agrees() {
-    for (n_tokens, in_features, out, rank) in [(123, 515, 123, 8), (9, 64, 576, 64), (64, 200, 31, 3), (1, 8, 1, 40)] {
+    for (n_tokens, in_features, out, rank) in
+        [(123, 515, 123, 8), (9, 64, 576, 64), (64, 200, 31, 3), (1, 8, 1, 40), (5, 24, 10, 40)]
+    {
         let layers = Layers { n_tokens, in_features, out_features: [out], rank: [rank], bias: false, stored: PLAIN };
         agree(&layers);
     }
     agree(&Layers { n_tokens: 20, in_features: 40, out_features: [51], rank: [0], bias: true, stored: PLAIN });
+}
+
+#[test]
+fn a_layer_of_many_tokens_agrees() {
+    // Two and four groups of warps, each with tokens of its own, share a factor.
+    for n_tokens in [4113, 8200] {
+        agree(&Layers { n_tokens, in_features: 40, out_features: [9], rank: [8], bias: false, stored: PLAIN });
+    }
 }
 
 #[test]
@@ -256,5 +269,47 @@ fn gradients_of_whole_matrices_agree() {
     for shape in [(123, 515, 60), (600, 64, 33), (1, 8, 8), (40, 30, 200)] {
         let case = format!("linear_backward {shape:?}");
         assert_parity(&case, &full(&cuda, shape), &full(&cpu(), shape), |_| Tolerance::F32);
+    }
+}
+
+/// Outputs and ranks of updates of one input.
+const UPDATES: [(usize, usize); 4] = [(300, 5), (130, 70), (300, 8), (9, 64)];
+const UPDATES_IN: usize = 1000;
+
+fn update_gradients<D: Device>(device: &D, n_tokens: usize) -> Results {
+    let (on, mut random) = (On::new(device), Random(23));
+    let x = on.act(&random.values(n_tokens * UPDATES_IN), UPDATES_IN);
+    let mut trained: Vec<Trainable<D>> = Vec::new();
+    let mut acts = Vec::new();
+    for (out, rank) in UPDATES {
+        for (rows, cols) in [(rank, UPDATES_IN), (out, rank)] {
+            let mut tensor = on.trained(&random.values(rows * cols), rows, cols, Place::Matrix);
+            device.write_f32(&mut tensor.grad, &random.values(rows * cols));
+            trained.push(tensor);
+        }
+        acts.push([out, rank, rank].map(|width| on.act(&random.values(n_tokens * width), width)));
+    }
+    let gradients: Vec<_> = acts
+        .iter()
+        .enumerate()
+        .map(|(i, [dy, h, d_h])| UpdateGradient::<D> { a: 2 * i, b: 2 * i + 1, scaling: 0.25, dy, x: &x, h, d_h })
+        .collect();
+    device.low_rank_gradients(&mut trained, &gradients, n_tokens);
+    device.check().expect("no failure");
+    let of = |i: usize, len: usize| device.read_f32(&trained[i].grad, len);
+    let both = UPDATES
+        .iter()
+        .enumerate()
+        .flat_map(|(i, &(out, rank))| [("d_a", of(2 * i, rank * UPDATES_IN)), ("d_b", of(2 * i + 1, out * rank))]);
+    both.collect()
+}
+
+#[test]
+fn gradients_of_updates_agree() {
+    let trained: Vec<usize> = UPDATES.iter().flat_map(|&(out, rank)| [rank * UPDATES_IN, out * rank]).collect();
+    // A step of 32 tokens for each split of them, and up to four.
+    for n_tokens in [45, 970] {
+        let [gpu, cpu] = [update_gradients(&gpu(&trained, &[]), n_tokens), update_gradients(&cpu(), n_tokens)];
+        assert_parity(&format!("gradients of updates over {n_tokens} tokens"), &gpu, &cpu, |_| Tolerance::F32);
     }
 }

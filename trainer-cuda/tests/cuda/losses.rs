@@ -93,7 +93,13 @@ fn dpo_losses_agree() {
     }
 }
 
-fn triplet_loss<D: Device>(device: &D, config: TripletConfig, n_triplets: usize, hidden: usize) -> Results {
+/// Embeddings of up to `scale`.
+fn triplet_loss<D: Device>(
+    device: &D,
+    config: TripletConfig,
+    scale: f32,
+    (n_triplets, hidden): (usize, usize),
+) -> Results {
     let (on, mut random) = (On::new(device), Random(14));
     // Texts are in several triplets, and one is its own positive.
     let n_segments = n_triplets + 2;
@@ -104,23 +110,27 @@ fn triplet_loss<D: Device>(device: &D, config: TripletConfig, n_triplets: usize,
         n_triplets: on.index(&[n_triplets as u32]),
         n_step: on.f32_input(&[(n_triplets + 1) as f32]),
     };
-    let embeddings: Vec<f32> = random.values(n_segments * hidden).iter().map(|x| x / 4.0).collect();
+    let embeddings: Vec<f32> = random.values(n_segments * hidden).iter().map(|x| x * scale).collect();
     let embeddings = on.act(&embeddings, hidden);
     let mut d_embeddings = on.out(n_segments, hidden);
     let mut state = on.step_state(1);
-    device.triplet_loss(&mut state, &mut d_embeddings, &embeddings, &triplets, config, hidden, n_segments);
+    for _ in 0..2 {
+        device.triplet_loss(&mut state, &mut d_embeddings, &embeddings, &triplets, config, hidden, n_segments);
+    }
     vec![("sums", sums(device, &state)), ("d_embeddings", on.read(&d_embeddings))]
 }
 
 #[test]
 fn triplet_losses_agree() {
     let cuda = gpu(&[], &[]);
-    for (distance, margin) in [(Distance::Cosine, 0.5), (Distance::Euclidean, 2.0)] {
-        for (n_triplets, hidden) in [(1, 384), (21, 515), (9, 2056)] {
+    // The last are shorter than 1e-12.
+    for (distance, margin, scale) in
+        [(Distance::Cosine, 0.5, 0.25), (Distance::Euclidean, 2.0, 0.25), (Distance::Cosine, 0.5, 2f32.powi(-45))]
+    {
+        for shape in [(1, 384), (21, 515), (9, 2056)] {
             let config = TripletConfig { distance, margin };
-            let case = format!("triplet_loss {config:?} of {n_triplets} triplets of {hidden}");
-            let (gpu, cpu) =
-                (triplet_loss(&cuda, config, n_triplets, hidden), triplet_loss(&cpu(), config, n_triplets, hidden));
+            let case = format!("triplet_loss {config:?} of {shape:?} times {scale}");
+            let [gpu, cpu] = [triplet_loss(&cuda, config, scale, shape), triplet_loss(&cpu(), config, scale, shape)];
             assert_parity(&case, &gpu, &cpu, |name| match name {
                 "sums" => Tolerance::F32,
                 _ => Tolerance { relative: BF16, of_largest: 1e-4 },
