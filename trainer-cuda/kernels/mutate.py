@@ -546,7 +546,10 @@ def main() -> int:
         outcomes = []
         for outcome in pool.imap_unordered(outcome_of, mutants):
             outcomes.append(outcome)
-            print(f"\r{len(outcomes)} of {len(mutants)}", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"\r{len(outcomes)} of {len(mutants)}", end="", file=sys.stderr, flush=True)
+            elif len(outcomes) % 200 == 0:
+                print(f"{len(outcomes)} of {len(mutants)}", file=sys.stderr, flush=True)
     status = report(outcomes)
     print(f"{len(mutants)} in {time.monotonic() - start:.0f} s")
     return status
