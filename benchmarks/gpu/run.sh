@@ -11,9 +11,10 @@ MOST_BYTES=40000000
 target=${CARGO_TARGET_DIR:-target}
 bundle=$target/tunesmith-gpu
 
-# Cargo's messages say where each executable is, and where the emulated driver.
+# Cargo's messages say where each executable is, and where the emulated driver. The whole workspace is named, so that features, and
+# with them what is built already, are those of the tests.
 build() {
-    cargo build --release --message-format=json-render-diagnostics --package tunesmith --package trainer-cuda \
+    cargo build --release --message-format=json-render-diagnostics --workspace \
         --bin tunesmith --example gpu_speed --test cuda --test cuda_training --test golden > "$target/gpu-build.json"
     python3 - "$target/gpu-build.json" << 'PY'
 import json, sys

@@ -487,10 +487,10 @@ def test_executable() -> str:
 
 
 def build_tests() -> str:
-    command = ["cargo", "test", "--release", "--package", "trainer-cuda", "--test", "cuda", "--no-run", "--message-format=json"]
+    command = ["cargo", "test", "--release", "--workspace", "--test", "cuda", "--no-run", "--message-format=json"]
     messages = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=build.KERNELS).stdout
-    executables = [json.loads(line).get("executable") for line in messages.splitlines()]
-    return next(executable for executable in executables if executable)
+    artefacts = [json.loads(line) for line in messages.splitlines()]
+    return next(each["executable"] for each in artefacts if each.get("executable") and each["target"]["name"] == "cuda")
 
 
 def report(outcomes: list[tuple[Mutant, str]]) -> int:
