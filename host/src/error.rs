@@ -7,6 +7,7 @@ use trainer_cuda::TrainerError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
+use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
 use crate::telemetry::TelemetryError;
 
@@ -22,6 +23,9 @@ pub enum HostError {
     /// The telemetry store, or a file to import.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// A Phoenix server.
+    #[error(transparent)]
+    Phoenix(#[from] PhoenixError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -83,6 +87,14 @@ pub enum HostError {
         path: PathBuf,
         /// The system's answer.
         source: std::io::Error,
+    },
+    /// A file of ours that is not what we write.
+    #[error("`{}` is not what a run writes ({source}): name a run's folder", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
     },
     /// A folder is to be made where something is.
     #[error("`{}` is there already; name another folder with `--out`, or remove it", path.display())]

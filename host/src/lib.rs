@@ -7,6 +7,7 @@ pub mod config;
 pub mod dataset;
 pub mod error;
 pub mod memory;
+pub mod phoenix;
 pub mod pipeline;
 pub mod plugins;
 pub mod progress;

@@ -125,6 +125,8 @@ fn a_phoenix_span_reads_back_with_the_annotation_that_came_before_it() {
             ("output.value", text("{\"chosen_agent\": \"text_search_agent\"}")),
             ("routing.confidence", AttributeValue::Number(0.5883)),
             ("session.id", text("session-00074")),
+            // From the field `span_kind`: Phoenix takes the attribute out.
+            ("openinference.span.kind", text("AGENT")),
         ]),
         annotations: vec![Annotation {
             name: "human_approval".to_owned(),
@@ -300,14 +302,14 @@ fn the_newest_version_of_an_annotation_stays() {
     let span = bare_span(1, "a", None, 0);
     let mut writer = store.writer();
     writer.put_span("p", &span).unwrap();
-    let mut put = |annotation| writer.put_annotation("p", &span.span_id, None, &annotation).unwrap();
+    let mut put = |annotation| writer.put_annotation("p", &span.span_id, None, &annotation, None).unwrap();
     assert_eq!(put(verdict("approved", 5)), Some(Upsert::New));
     assert_eq!(put(verdict("rejected", 7)), Some(Upsert::Updated));
     assert_eq!(put(verdict("rejected", 7)), Some(Upsert::Unchanged));
     assert_eq!(put(verdict("approved", 6)), Some(Upsert::Stale));
     let bob = Annotation { identifier: "bob".to_owned(), ..verdict("approved", 1) };
     assert_eq!(put(bob), Some(Upsert::New));
-    assert_eq!(writer.put_annotation("p", "ffffffffffffffff", None, &verdict("approved", 1)).unwrap(), None);
+    assert_eq!(writer.put_annotation("p", "ffffffffffffffff", None, &verdict("approved", 1), None).unwrap(), None);
     writer.finish().unwrap();
     let batch =
         store.batches("p", &[MatchRule::NameExact("a".to_owned())], EVERYTHING).unwrap().next().unwrap().unwrap();
@@ -497,10 +499,10 @@ fn files_that_are_no_store_are_told_apart() {
 
     let newer = folder.path().join("newer.db");
     drop(TelemetryStore::open_or_create(&newer).unwrap());
-    rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 3).unwrap();
     assert_eq!(
         open("newer.db").to_string(),
-        format!("`{}` has schema 2, and this tunesmith knows schemas up to 1: update tunesmith", newer.display())
+        format!("`{}` has schema 3, and this tunesmith knows schemas up to 2: update tunesmith", newer.display())
     );
 }
 

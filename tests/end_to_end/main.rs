@@ -19,6 +19,7 @@ mod json_output;
 mod killed;
 mod memory;
 mod merging;
+mod phoenix_faults;
 mod preferences;
 mod quick_start;
 mod reproducible;

@@ -55,3 +55,53 @@ fn an_otlp_export_with_its_annotations_apart_holds_the_same_examples() {
     assert_eq!(expected.lines().count(), 60);
     assert_eq!(records(&opentelemetry), expected);
 }
+
+/// Phoenix writes the kind into a field of its own, and leaves the attribute out.
+#[test]
+fn a_kind_in_its_own_field_is_matched_as_the_attribute() {
+    let home = Home::ready();
+    let mut retriever = span(0, Verdict::Approved);
+    retriever["name"] = "look_up".into();
+    retriever["span_kind"] = "RETRIEVER".into();
+    home.write("traces.jsonl", lines([retriever]));
+    import(&home, &["traces.jsonl"]);
+    let ended = home.run(&["analyze", "--agent-type", "search", "--store", "telemetry.sqlite", "--json"]);
+    assert_eq!(ended.json()["spans"], 1, "{}", ended.stderr);
+}
+
+#[test]
+fn feedback_at_the_command_line_trains_as_an_exported_one_does() {
+    let home = Home::ready();
+    home.write("traces.jsonl", lines((0..3).map(|index| span(index, Verdict::None))));
+    import(&home, &["traces.jsonl"]);
+    let annotate = |args: &[&str]| {
+        let ended = home.run(&[&["annotate", "--store", "telemetry.sqlite"], args].concat());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    let [first, second, third] = [0, 1, 2].map(span_id);
+    assert_eq!(
+        annotate(&[&first, "--label", "approved"]),
+        format!("`human_approval` added to span {first} of `default`\n")
+    );
+    annotate(&[&second, "--label", "rejected", "--correction", "a better answer"]);
+    annotate(&[&third, "--label", "approved"]);
+    assert_eq!(
+        annotate(&[&third, "--label", "rejected"]),
+        format!("`human_approval` replaced at span {third} of `default`\n")
+    );
+    let analysis = |what: &str| {
+        let ended = home.run(&["analyze", "--agent-type", "routing", "--store", "telemetry.sqlite", "--json"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.json()[what].clone()
+    };
+    let examples = json!({ "approved_examples": 2, "preference_pairs": 1, "triplets": 0 });
+    assert_eq!(analysis("examples"), examples);
+    assert_eq!(analysis("skipped"), json!({ "rejected without a preferred answer": 1 }));
+
+    home.fails(
+        &["annotate", "--store", "telemetry.sqlite", "00000000000000ff", "--label", "approved"],
+        "`telemetry.sqlite` has no span `00000000000000ff`, or several projects have it: check the id, or name the project \
+         with `--project`",
+    );
+}

@@ -13,7 +13,7 @@ use crate::report;
 pub(super) fn run(args: ImportArgs, progress: &Progress) -> Result<Answer, HostError> {
     let flags = Options {
         tenant_id: args.tenant_id,
-        telemetry: TelemetryOptions { store: args.store, import: None },
+        telemetry: TelemetryOptions { store: args.store, ..TelemetryOptions::default() },
         ..Options::default()
     };
     let (options, _) = config::load(args.config.as_deref(), &flags)?;

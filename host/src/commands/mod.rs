@@ -1,6 +1,7 @@
 //! One file per command: build the parts, run, answer. Printing and exit codes are here.
 
 mod analyze;
+mod annotate;
 mod doctor;
 mod embed;
 mod export;
@@ -9,9 +10,11 @@ mod finetune;
 mod generate;
 mod import;
 mod interrupt;
+mod mark;
 mod merge;
 mod plan;
 mod plugins;
+mod sync;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -82,6 +85,9 @@ fn run(command: Command, json: bool, progress: &Progress) -> Result<Answer, Host
         Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
         Command::Plan(args) => plan::run(&args),
         Command::Import(args) => import::run(args, progress),
+        Command::Sync(args) => sync::run(args, progress),
+        Command::Mark(args) => mark::run(args, progress),
+        Command::Annotate(args) => annotate::run(args),
         Command::Generate(args) => generate::run(args, json),
         Command::Embed(args) => embed::run(args, json),
         Command::Merge(args) => merge::run(&args),

@@ -53,7 +53,8 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let telemetry = &mut options.telemetry;
     let imports = telemetry.import.iter_mut().flatten();
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
-    for path in imports.chain(&mut telemetry.store).chain(folders) {
+    let key = telemetry.phoenix_api_key_file.iter_mut();
+    for path in imports.chain(&mut telemetry.store).chain(key).chain(folders) {
         *path = base.join(&*path);
     }
     // A name like `HuggingFaceTB/SmolLM-135M` looks like a path, and stays what it is where no such path exists.

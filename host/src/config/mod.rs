@@ -112,6 +112,47 @@ pub struct TelemetryConfig {
     pub store: PathBuf,
     /// Exports that are imported before the run.
     pub imports: Vec<PathBuf>,
+    /// The server that is read before the run.
+    pub phoenix: Option<PhoenixConfig>,
+}
+
+/// A project of a Phoenix server.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhoenixConfig {
+    /// The server's address.
+    pub url: String,
+    /// Where its key is.
+    pub api_key_file: Option<PathBuf>,
+    /// The project, which has the same name in the store.
+    pub project: String,
+    /// Whether the spans that a run used are annotated there.
+    pub write_back: bool,
+}
+
+impl PhoenixConfig {
+    /// What `options` say; `None` where they name no server.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] where a server is named, and no project.
+    pub fn new(options: &Options) -> Result<Option<Self>, ConfigError> {
+        let Some(url) = options.telemetry.phoenix_url.clone() else { return Ok(None) };
+        let remedy = "name the project of Phoenix with `--project`".to_owned();
+        let project = options.project.clone().ok_or(ConfigError::Missing { key: "project", remedy })?;
+        let TelemetryOptions { phoenix_api_key_file, phoenix_write_back, .. } = &options.telemetry;
+        let (api_key_file, write_back) = (phoenix_api_key_file.clone(), phoenix_write_back.unwrap_or(false));
+        Ok(Some(Self { url, api_key_file, project, write_back }))
+    }
+
+    /// As [`PhoenixConfig::new`], where a server has to be named.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`].
+    pub fn required(options: &Options) -> Result<Self, ConfigError> {
+        Self::new(options)?.ok_or_else(|| ConfigError::Missing {
+            key: "telemetry.phoenix_url",
+            remedy: "name the server with `--phoenix-url`, such as `http://127.0.0.1:6006`".to_owned(),
+        })
+    }
 }
 
 /// What training may use of this machine, and what happens where it can't go on. None of it changes a result.
@@ -172,6 +213,7 @@ impl RunConfig {
             telemetry: TelemetryConfig {
                 store: store_path(&options)?,
                 imports: options.telemetry.import.clone().unwrap_or_default(),
+                phoenix: PhoenixConfig::new(&options)?,
             },
             encoding: sections::encoding(&options.training),
             training: sections::training(&options)?,

@@ -111,6 +111,15 @@ pub struct TelemetryOptions {
     /// Import this export before the run; what is there already is not changed
     #[arg(long, env = "TUNESMITH_IMPORT", value_name = "FILE", value_delimiter = ',')]
     pub import: Option<Vec<PathBuf>>,
+    /// Read what is new of the project from this Phoenix server before the run: http://127.0.0.1:6006
+    #[arg(long, env = "TUNESMITH_PHOENIX_URL", value_name = "URL")]
+    pub phoenix_url: Option<String>,
+    /// File with Phoenix's API key [default: the variable PHOENIX_API_KEY]
+    #[arg(long, env = "TUNESMITH_PHOENIX_API_KEY_FILE", value_name = "FILE")]
+    pub phoenix_api_key_file: Option<PathBuf>,
+    /// After the run, annotate the spans that it used with `used_in_training` in Phoenix [default: false]
+    #[arg(long, env = "TUNESMITH_PHOENIX_WRITE_BACK", value_name = "BOOL")]
+    pub phoenix_write_back: Option<bool>,
 }
 
 /// `[training]`: how the optimiser runs.
@@ -474,8 +483,9 @@ choice! {
     }
 }
 /// Who annotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "UPPERCASE")]
+#[value(rename_all = "UPPER")]
 pub enum Annotator {
     /// A person.
     Human,

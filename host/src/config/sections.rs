@@ -91,7 +91,7 @@ pub(super) fn extraction(
         own_span_attributes: texts(&rules.own_span_attributes, &agents::OWN_SPAN_ATTRIBUTES),
         verdicts: VerdictRules {
             annotation_names: texts(&rules.annotation_names, &agents::ANNOTATION_NAMES),
-            annotator_kinds: kinds.into_iter().map(annotator_kind).collect(),
+            annotator_kinds: kinds.into_iter().map(Into::into).collect(),
             approved_labels: texts(&rules.approved_labels, &agents::APPROVED_LABELS),
             rejected_labels: texts(&rules.rejected_labels, &agents::REJECTED_LABELS),
             score_rules: rules.score_rules.iter().cloned().map(score_rule).collect(),
@@ -110,11 +110,13 @@ fn match_rule(rule: &Match) -> MatchRule {
     }
 }
 
-fn annotator_kind(annotator: Annotator) -> types::AnnotatorKind {
-    match annotator {
-        Annotator::Human => types::AnnotatorKind::Human,
-        Annotator::Llm => types::AnnotatorKind::Llm,
-        Annotator::Code => types::AnnotatorKind::Code,
+impl From<Annotator> for types::AnnotatorKind {
+    fn from(annotator: Annotator) -> Self {
+        match annotator {
+            Annotator::Human => Self::Human,
+            Annotator::Llm => Self::Llm,
+            Annotator::Code => Self::Code,
+        }
     }
 }
 

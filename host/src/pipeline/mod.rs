@@ -10,6 +10,7 @@ mod collect;
 mod decide;
 mod fit;
 mod format;
+mod mark;
 mod metrics;
 mod outputs;
 mod plugins;
@@ -42,9 +43,10 @@ use recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
 pub use collect::{Collected, collect, statistics};
 pub use decide::{choose_method, split};
 pub use format::{Formatting, format};
+pub use mark::mark_used;
 pub use plugins::RunPlugins;
 pub use recipe::role;
-pub use source::{Source, import_file, open_or_create, open_source};
+pub use source::{Source, import_file, open_or_create, open_source, sync_phoenix};
 
 /// Trains an adapter on what people said of one agent's traces, compares it with its base on traces that were held out,
 /// and leaves a run folder in `config.output_dir`. Nothing is left there where this fails, but the checkpoint of a

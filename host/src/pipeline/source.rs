@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::RunConfig;
+use crate::config::{PhoenixConfig, RunConfig};
 use crate::error::HostError;
+use crate::phoenix::{self, Phoenix, Range, Server, SyncProgress, SyncReport};
 use crate::progress::Progress;
 use crate::telemetry::{self, ImportReport, TelemetryError, TelemetryStore};
 
@@ -15,22 +16,24 @@ pub struct Source {
     pub project: String,
 }
 
-/// Runs the imports of the configuration and opens its project.
+/// Runs the imports of the configuration, reads its server, and opens its project.
 ///
 /// # Errors
-/// [`HostError::Telemetry`] and, where no project is named, [`HostError::WhichProject`].
+/// [`HostError::Telemetry`], [`HostError::Phoenix`] and, where no project is named, [`HostError::WhichProject`].
 pub fn open_source(config: &RunConfig, progress: &Progress) -> Result<Source, HostError> {
     let path = &config.telemetry.store;
-    let store = match config.telemetry.imports.as_slice() {
-        [] => TelemetryStore::open(path)?,
-        files => {
-            let mut store = open_or_create(path, files)?;
-            for file in files {
-                import_file(&mut store, file, config.project.as_deref(), progress)?;
-            }
-            store
-        }
+    let files = config.telemetry.imports.as_slice();
+    let server = config.telemetry.phoenix.as_ref();
+    let mut store = match (files, server) {
+        ([], None) => TelemetryStore::open(path)?,
+        _ => open_or_create(path, files)?,
     };
+    for file in files {
+        import_file(&mut store, file, config.project.as_deref(), progress)?;
+    }
+    if let Some(server) = server {
+        sync_phoenix(&mut store, server, &Range::default(), progress)?;
+    }
     let project = match &config.project {
         Some(project) => project.clone(),
         None => {
@@ -92,5 +95,48 @@ pub fn import_file(
         report.rejected,
         file.display()
     ));
+    Ok(report)
+}
+
+/// Reads what is new of a Phoenix project into the store.
+///
+/// # Errors
+/// [`HostError::Phoenix`].
+pub fn sync_phoenix(
+    store: &mut TelemetryStore,
+    config: &PhoenixConfig,
+    range: &Range,
+    progress: &Progress,
+) -> Result<SyncReport, HostError> {
+    let phoenix = Phoenix::new(Server::new(&config.url, config.api_key_file.as_deref())?)?;
+    let stage = progress.stage("sync", 0);
+    let report = phoenix::sync(&phoenix, store, &config.project, range, &mut |at| match at {
+        SyncProgress::Spans(n) => stage.at(n, "spans"),
+        SyncProgress::Annotations(n) => stage.at(n, "spans, their annotations"),
+    })?;
+    for reason in &report.first_rejected {
+        tracing::warn!("{}: {reason}", phoenix.url());
+    }
+    let untold = report.rejected - report.first_rejected.len() as u64;
+    if untold > 0 {
+        tracing::warn!("{}: {untold} more were not read", phoenix.url());
+    }
+    let SyncReport { spans, annotations, .. } = &report;
+    let told = format!(
+        "{} spans ({} new), {} annotations ({} new, {} updated, {} removed), {} rejected from `{}` of {}",
+        spans.total(),
+        spans.new,
+        annotations.total(),
+        annotations.new,
+        annotations.updated,
+        report.removed,
+        report.rejected,
+        config.project,
+        phoenix.url()
+    );
+    match report.unchanged {
+        true => stage.finish(&format!("nothing new in `{}` of {}", config.project, phoenix.url())),
+        false => stage.finish(&told),
+    };
     Ok(report)
 }

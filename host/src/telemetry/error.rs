@@ -19,6 +19,11 @@ pub enum TelemetryError {
     #[error("no project `{project}` in `{path}`: {}", known_projects(.known))]
     UnknownProject { path: PathBuf, project: String, known: Vec<String> },
 
+    #[error(
+        "`{path}` has no span `{span_id}`, or several projects have it: check the id, or name the project with `--project`"
+    )]
+    UnknownSpan { path: PathBuf, span_id: String },
+
     /// The database refused: locked, full disk, no permission.
     #[error("the telemetry store `{path}` cannot be used ({cause}): check the disk, its permissions and other writers")]
     Database { path: PathBuf, cause: rusqlite::Error },

@@ -104,7 +104,7 @@ impl Upserts {
         self.new + self.updated + self.unchanged + self.stale
     }
 
-    fn count(&mut self, upsert: Upsert) {
+    pub(crate) fn count(&mut self, upsert: Upsert) {
         match upsert {
             Upsert::New => self.new += 1,
             Upsert::Updated => self.updated += 1,
@@ -192,7 +192,7 @@ impl Import<'_, '_> {
         document: Option<u32>,
         annotation: &Annotation,
     ) -> Result<(), TelemetryError> {
-        match self.writer.put_annotation(project, span_id, document, annotation)? {
+        match self.writer.put_annotation(project, span_id, document, annotation, None)? {
             Some(upsert) => self.report.annotations.count(upsert),
             None => {
                 self.report.reject(line, format!("annotates span `{span_id}`, which is not in project `{project}`"));

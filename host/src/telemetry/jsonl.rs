@@ -4,11 +4,16 @@ use serde_json::{Map, Value};
 
 use super::flatten::{flatten, pairs};
 use super::{names, otlp_json, time};
-use crate::plugins::bindings::types::{Annotation, AttributeValue, DocumentAnnotation, Span, SpanKind, SpanStatus};
+use crate::plugins::bindings::types::{
+    Annotation, Attribute, AttributeValue, DocumentAnnotation, Span, SpanKind, SpanStatus,
+};
+
+/// OpenInference's name of the attribute.
+const SPAN_KIND: &str = "openinference.span.kind";
 
 /// What an export holds.
 #[derive(Debug, PartialEq)]
-pub(super) enum Record {
+pub(crate) enum Record {
     /// A span, with the annotations that its line carries. `project` is the one that the export names.
     Span { project: Option<String>, span: Span },
     /// An annotation apart from its span; `document` is the position of the annotated document.
@@ -22,7 +27,7 @@ pub(super) enum Record {
 /// - a span or document annotation in Phoenix's shape;
 /// - an OTLP export request (`resourceSpans`);
 /// - a list of these, or a page of Phoenix's API (`{"data": [...]}`).
-pub(super) fn records(value: &Value, out: &mut dyn FnMut(Result<Record, String>)) {
+pub(crate) fn records(value: &Value, out: &mut dyn FnMut(Result<Record, String>)) {
     let object = match value {
         Value::Array(items) => return items.iter().for_each(|item| records(item, out)),
         Value::Object(object) => object,
@@ -70,7 +75,7 @@ fn span(object: &Map<String, Value>, out: &mut dyn FnMut(Result<Record, String>)
 }
 
 fn bare_span(object: &Map<String, Value>) -> Result<Span, String> {
-    let attributes = match field(object, &["attributes"]) {
+    let mut attributes = match field(object, &["attributes"]) {
         Some(Value::Object(attributes)) => flatten(pairs(attributes)),
         Some(_) => return Err("`attributes` is not an object".to_owned()),
         None => flatten(pairs(object).filter_map(|(key, value)| Some((key.strip_prefix("attributes.")?, value)))),
@@ -78,6 +83,12 @@ fn bare_span(object: &Map<String, Value>) -> Result<Span, String> {
     let start_time_ns = time_field(object, &["start_time"])?.ok_or("no `start_time`")?;
     let kind = field(object, &["span_kind", "kind"]).and_then(Value::as_str);
     let status = text(object, &["status_code", "status.code"])?;
+    // Phoenix takes the attribute out and gives the field instead; rules match the attribute.
+    let known = kind.filter(|kind| names::span_kind(kind) != SpanKind::Unknown);
+    if let Some(kind) = known.filter(|_| attributes.iter().all(|attribute| attribute.key != SPAN_KIND)) {
+        attributes
+            .push(Attribute { key: SPAN_KIND.to_owned(), value: AttributeValue::Text(kind.to_ascii_uppercase()) });
+    }
     Ok(Span {
         span_id: id(object, &["context.span_id", "span_id"], 16)?.ok_or("no `context.span_id`")?,
         trace_id: id(object, &["context.trace_id", "trace_id"], 32)?.ok_or("no `context.trace_id`")?,
@@ -94,9 +105,9 @@ fn bare_span(object: &Map<String, Value>) -> Result<Span, String> {
 }
 
 /// OpenInference's attribute says it; where it is absent, the export's own field.
-pub(super) fn span_kind(attributes: &[crate::plugins::bindings::types::Attribute], field: Option<&str>) -> SpanKind {
+pub(super) fn span_kind(attributes: &[Attribute], field: Option<&str>) -> SpanKind {
     let attribute = attributes.iter().find_map(|attribute| match &attribute.value {
-        AttributeValue::Text(kind) if attribute.key == "openinference.span.kind" => Some(kind.as_str()),
+        AttributeValue::Text(kind) if attribute.key == SPAN_KIND => Some(kind.as_str()),
         _ => None,
     });
     attribute.or(field).map_or(SpanKind::Unknown, names::span_kind)

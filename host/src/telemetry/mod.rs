@@ -14,12 +14,15 @@ mod jsonl;
 mod names;
 mod otlp_json;
 mod read;
+mod sources;
 mod store;
 mod time;
 mod write;
 
 pub use error::TelemetryError;
 pub use import::{ImportReport, Progress, Rejected, Upserts, import};
+pub(crate) use jsonl::{Record, records};
 pub use read::{BatchLimits, Batches};
+pub use sources::SourceState;
 pub use store::{ProjectSummary, TelemetryStore};
 pub use write::{Upsert, Writer};

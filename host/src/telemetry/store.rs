@@ -116,14 +116,26 @@ impl TelemetryStore {
             connection.set_prepared_statement_cache_capacity(32);
             connection.pragma_update(None, "foreign_keys", true)
         })?;
-        let pragma = |name: &str| store.run(|c| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0)));
-        match (pragma("application_id")?, pragma("user_version")?) {
-            (0, 0) if store.is_empty()? => store.run(|connection| {
-                connection.pragma_update(None, "journal_mode", "wal")?;
-                connection.execute_batch(SCHEMA)?;
-                connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-                connection.pragma_update(None, "application_id", APPLICATION_ID)
-            })?,
+        let version = |store: &Self| -> Result<(i64, i64), TelemetryError> {
+            let pragma = |name: &str| store.run(|c| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0)));
+            Ok((pragma("application_id")?, pragma("user_version")?))
+        };
+        let found = version(&store)?;
+        let is_new = found == (0, 0) && store.is_empty()?;
+        if is_new || found == (APPLICATION_ID, 1) {
+            // Another process may be at it, and this one may be killed: all of it is one transaction, and what is there is
+            // looked at again within.
+            store.run(|connection| connection.execute_batch("BEGIN EXCLUSIVE"))?;
+            match version(&store)? {
+                (0, 0) => {
+                    store.run(|connection| connection.execute_batch(SCHEMA).and_then(|()| upgrade(connection)))?
+                }
+                (APPLICATION_ID, 1) => store.run(upgrade)?,
+                _ => {}
+            }
+            store.run(|connection| connection.execute_batch("COMMIT"))?;
+        }
+        match version(&store)? {
             (APPLICATION_ID, version) if version > SCHEMA_VERSION => {
                 return Err(TelemetryError::NewerSchema {
                     path: path.to_owned(),
@@ -134,6 +146,7 @@ impl TelemetryStore {
             (APPLICATION_ID, _) => {}
             _ => return Err(TelemetryError::NotAStore { path: path.to_owned() }),
         }
+        store.run(use_wal)?;
         // NORMAL with WAL: a power cut can cost the last transactions, never the file's consistency, and an
         // import can be repeated.
         store.run(|connection| connection.pragma_update(None, "synchronous", "normal"))?;
@@ -145,11 +158,39 @@ impl TelemetryStore {
     }
 }
 
-/// Spans with equal `input.value` have equal keys, so that an index brings them together. A span without one
+/// Stays with the file. Who finds it busy finds somebody who sees to it, now or at the next opening.
+fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    match connection.pragma_update(None, "journal_mode", "wal") {
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::DatabaseBusy => Ok(()),
+        other => other,
+    }
+}
+
+/// From schema 1 to [`SCHEMA_VERSION`], within a transaction.
+fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(SOURCES)?;
+    // Keys were of inputs with the white space around them.
+    let mut inputs =
+        connection.prepare("SELECT id, span_id, json_extract(attributes, '$.\"input.value\"') FROM spans")?;
+    let mut set = connection.prepare("UPDATE spans SET input_key = ?2 WHERE id = ?1 AND input_key != ?2")?;
+    let mut rows = inputs.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, span_id, input) = (row.get::<_, i64>(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str().ok());
+        set.execute((id, input_key(input, span_id)))?;
+    }
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)
+}
+
+/// Spans with equal `input.value`, but for white space around it, have equal keys, so that an index brings them together. A span without one
 /// is a group of its own, keyed by its id. Two inputs with one 64-bit key merely share a batch.
 pub(super) fn input_key(input: Option<&str>, span_id: &str) -> i64 {
     let digest = match input {
-        Some(input) => Sha256::new().chain_update("input").chain_update(input),
+        Some(input) => Sha256::new().chain_update("input").chain_update(input.trim()),
         None => Sha256::new().chain_update("span").chain_update(span_id),
     }
     .finalize();
@@ -179,7 +220,8 @@ fn database_error(path: &Path, source: rusqlite::Error) -> TelemetryError {
 
 /// "tune" in ASCII: tells our files from other SQLite databases.
 const APPLICATION_ID: i64 = 0x7475_6e65;
-const SCHEMA_VERSION: i64 = 1;
+/// 2 knows from which server an annotation is, and has keys of trimmed inputs.
+const SCHEMA_VERSION: i64 = 2;
 
 /// `document` is the zero-based position of the annotated document, -1 where the span itself is annotated.
 const SCHEMA: &str = "
@@ -216,3 +258,61 @@ const SCHEMA: &str = "
         updated_at_ns INTEGER NOT NULL,
         UNIQUE (span, document, name, identifier)
     );";
+
+/// What schema 2 adds; see `sources.rs`. An annotation without a source was imported, or given here.
+const SOURCES: &str = "
+    ALTER TABLE annotations ADD COLUMN source TEXT;
+    CREATE TABLE sources (
+        project TEXT NOT NULL,
+        source TEXT NOT NULL,
+        cursor TEXT,
+        revision TEXT,
+        PRIMARY KEY (project, source)
+    )";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::SourceState;
+
+    #[test]
+    fn inputs_that_differ_in_white_space_around_them_share_a_key() {
+        assert_eq!(input_key(Some("  a question\n"), "s1"), input_key(Some("a question"), "s2"));
+        assert_ne!(input_key(Some("a question"), "s1"), input_key(Some("a  question"), "s1"));
+        assert_ne!(input_key(None, "s1"), input_key(None, "s2"));
+    }
+
+    #[test]
+    fn many_may_make_a_store_at_once() {
+        for _ in 0..10 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("new.sqlite");
+            std::thread::scope(|scope| {
+                let open = || TelemetryStore::open_or_create(&path).unwrap().projects().unwrap();
+                let opened: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                opened.into_iter().for_each(|thread| assert!(thread.join().unwrap().is_empty()));
+            });
+        }
+    }
+
+    #[test]
+    fn a_store_of_schema_1_keeps_what_it_has_and_knows_sources_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(SCHEMA).unwrap();
+        old.execute("INSERT INTO projects (name) VALUES ('acme')", []).unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+
+        let state = SourceState { cursor: Some("S9".to_owned()), revision: None };
+        for _ in 0..2 {
+            let mut store = TelemetryStore::open(&path).unwrap();
+            assert_eq!(store.projects().unwrap()[0].name, "acme");
+            store.set_source_state("acme", "a server", &state).unwrap();
+            assert_eq!(store.source_state("acme", "a server").unwrap(), state);
+            assert_eq!(store.source_state("acme", "another").unwrap(), SourceState::default());
+        }
+    }
+}

@@ -71,7 +71,7 @@ impl Writer<'_> {
     /// document, `None` where the span itself is annotated. Of two, the one updated later stays; at the same time,
     /// the one written last.
     ///
-    /// `None` where the project has no such span.
+    /// `source` is the server that it was read from. `None` where the project has no such span.
     ///
     /// # Errors
     /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
@@ -81,6 +81,7 @@ impl Writer<'_> {
         span_id: &str,
         document: Option<u32>,
         annotation: &Annotation,
+        source: Option<&str>,
     ) -> Result<Option<Upsert>, TelemetryError> {
         self.begin()?;
         self.store.run(|connection| {
@@ -89,9 +90,7 @@ impl Writer<'_> {
             let document = document.map_or(-1, i64::from);
             let Annotation { name, identifier, .. } = annotation;
             let stored: Option<i64> = first(connection, STORED_ANNOTATION, params![span, document, name, identifier])?;
-            if stored.is_some_and(|updated_at| updated_at > annotation.updated_at_ns.cast_signed()) {
-                return Ok(Some(Upsert::Stale));
-            }
+            let is_stale = stored.is_some_and(|updated_at| updated_at > annotation.updated_at_ns.cast_signed());
             let values = params![
                 span,
                 document,
@@ -104,8 +103,16 @@ impl Writer<'_> {
                 attributes::encode(&annotation.metadata),
                 annotation.created_at_ns.cast_signed(),
                 annotation.updated_at_ns.cast_signed(),
+                source,
             ];
-            upsert(connection, INSERT_ANNOTATION, UPDATE_ANNOTATION, values).map(Some)
+            let upsert = match is_stale {
+                true => Upsert::Stale,
+                false => upsert(connection, INSERT_ANNOTATION, UPDATE_ANNOTATION, values)?,
+            };
+            if source.is_some() {
+                connection.prepare_cached(SEE_ANNOTATION)?.execute(params![span, document, name, identifier])?;
+            }
+            Ok(Some(upsert))
         })
     }
 
@@ -210,15 +217,19 @@ const STORED_ANNOTATION: &str = "
 
 const INSERT_ANNOTATION: &str = "
     INSERT INTO annotations (span, document, name, identifier, annotator_kind, label, score, explanation, metadata,
-                             created_at_ns, updated_at_ns)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
+                             created_at_ns, updated_at_ns, source)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING";
+
+const SEE_ANNOTATION: &str = "
+    INSERT OR IGNORE INTO temp.seen
+    SELECT id FROM annotations WHERE span = ?1 AND document = ?2 AND name = ?3 AND identifier = ?4";
 
 const UPDATE_ANNOTATION: &str = "
-    UPDATE annotations SET (annotator_kind, label, score, explanation, metadata, created_at_ns, updated_at_ns)
-                         = (?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    UPDATE annotations SET (annotator_kind, label, score, explanation, metadata, created_at_ns, updated_at_ns, source)
+                         = (?5, ?6, ?7, ?8, ?9, ?10, ?11, coalesce(?12, source))
     WHERE span = ?1 AND document = ?2 AND name = ?3 AND identifier = ?4
-      AND (annotator_kind, label, score, explanation, metadata, created_at_ns, updated_at_ns)
-          IS NOT (?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+      AND (annotator_kind, label, score, explanation, metadata, created_at_ns, updated_at_ns, source)
+          IS NOT (?5, ?6, ?7, ?8, ?9, ?10, ?11, coalesce(?12, source))";
 
 const PROJECTS_OF_SPAN: &str = "
     SELECT projects.name FROM projects JOIN spans ON spans.project = projects.id WHERE span_id = ?1 LIMIT 2";

@@ -13,8 +13,9 @@ use trainer_cuda::formats::BaseModel;
 use super::Answer;
 use crate::cli::RunArgs;
 use crate::compute::ComputeConfig;
-use crate::config::{self, ConfigError, RunConfig};
+use crate::config::{self, ConfigError, PhoenixConfig, RunConfig};
 use crate::error::HostError;
+use crate::phoenix::{Phoenix, Server};
 use crate::plugins::{Extractor, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, Policy};
 use crate::report;
 use crate::telemetry::TelemetryStore;
@@ -48,7 +49,9 @@ pub(super) fn run(args: RunArgs) -> Result<Answer, HostError> {
     match RunConfig::new(options) {
         Ok(config) => {
             findings.push(ok("configuration", configuration));
-            findings.extend([plugins(&config), model(&config), store(&config), output_dir(&config)]);
+            findings.extend([plugins(&config), model(&config), store(&config)]);
+            findings.extend(config.telemetry.phoenix.as_ref().map(phoenix));
+            findings.push(output_dir(&config));
         }
         Err(error @ ConfigError::Missing { .. }) => {
             let remedy = format!("to have the model, the plugins and the store of a run looked at: {error}");
@@ -160,11 +163,9 @@ fn model(config: &RunConfig) -> Finding {
 
 fn store(config: &RunConfig) -> Finding {
     let path = &config.telemetry.store;
-    if !path.exists() && !config.telemetry.imports.is_empty() {
-        return ok(
-            "telemetry store",
-            format!("{}: will be made from {} imports", path.display(), config.telemetry.imports.len()),
-        );
+    let sources = config.telemetry.imports.len() + usize::from(config.telemetry.phoenix.is_some());
+    if !path.exists() && sources > 0 {
+        return ok("telemetry store", format!("{}: will be made from {sources} sources", path.display()));
     }
     match TelemetryStore::open(path).and_then(|store| store.projects()) {
         Ok(projects) => {
@@ -173,6 +174,14 @@ fn store(config: &RunConfig) -> Finding {
             ok("telemetry store", format!("{}: {}", path.display(), projects.join(", ")))
         }
         Err(error) => lack("telemetry store", "does not open", HostError::from(error).describe()),
+    }
+}
+
+fn phoenix(config: &PhoenixConfig) -> Finding {
+    let server = Server::new(&config.url, config.api_key_file.as_deref());
+    match server.and_then(|server| Phoenix::look(server, &config.project)) {
+        Ok(()) => ok("Phoenix", format!("{} has `{}`", config.url, config.project)),
+        Err(error) => lack("Phoenix", "can't be read", error.to_string()),
     }
 }
 
