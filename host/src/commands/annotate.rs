@@ -2,7 +2,7 @@
 
 use super::Answer;
 use crate::cli::AnnotateArgs;
-use crate::config::{self, Options, TelemetryOptions};
+use crate::config::{self, Options};
 use crate::error::HostError;
 use crate::plugins::bindings::types::{Annotation, Attribute, AttributeValue};
 use crate::telemetry::{TelemetryError, TelemetryStore, Upsert};
@@ -11,13 +11,8 @@ use crate::telemetry::{TelemetryError, TelemetryStore, Upsert};
 const CORRECTION_KEY: &str = "corrected_output";
 
 pub(super) fn run(args: AnnotateArgs) -> Result<Answer, HostError> {
-    let flags = Options {
-        tenant_id: args.tenant_id,
-        project: args.project,
-        telemetry: TelemetryOptions { store: args.store, ..TelemetryOptions::default() },
-        ..Options::default()
-    };
-    let (options, _) = config::load(args.config.as_deref(), &flags)?;
+    let flags = Options { project: args.project, ..args.store.options() };
+    let (options, _) = config::load(args.store.config.as_deref(), &flags)?;
     let mut store = TelemetryStore::open(&config::store_path(&options)?)?;
     let path = store.path().to_owned();
     let now = jiff::Timestamp::now().as_nanosecond() as u64; // until the year 2554

@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 
 use super::Answer;
 use crate::cli::ImportArgs;
-use crate::config::{self, Options, TelemetryOptions};
+use crate::config;
 use crate::error::HostError;
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::report;
 
 pub(super) fn run(args: ImportArgs, progress: &Progress) -> Result<Answer, HostError> {
-    let flags = Options {
-        tenant_id: args.tenant_id,
-        telemetry: TelemetryOptions { store: args.store, ..TelemetryOptions::default() },
-        ..Options::default()
-    };
-    let (options, _) = config::load(args.config.as_deref(), &flags)?;
+    let (options, _) = config::load(args.store.config.as_deref(), &args.store.options())?;
     let mut store = pipeline::open_or_create(&config::store_path(&options)?, &args.files)?;
     let mut reports = BTreeMap::new();
     for file in &args.files {
