@@ -403,8 +403,8 @@ fn a_web_page_is_no_phoenix() {
     let (home, server) = (Home::empty(), Server::new(page));
     server.refuses(
         &home,
-        "`{url}/v1/projects` answered with `text/html; charset=utf-8` instead of JSON: check the address; it is that of \
-         Phoenix itself, version 4 or newer, without a path behind it",
+        "`{url}/v1/projects` answered with `text/html; charset=utf-8` instead of JSON: check the address: what \
+         listens there is not Phoenix, or one that is too old for this",
     );
 }
 

@@ -3,7 +3,7 @@
 //
 // One thread for eight pairs of a head, queries and keys in one launch: block = 256,
 // grid = ceil(n_tokens * (heads + kv_heads) * ceil(head_dim / 16) / 256). 4 bytes and 3 FLOPs a value; the tables
-// (4 bytes a pair and token) are read once from memory and by the other heads from L1.
+// (8 bytes a pair and token) are read once from memory and by the other heads from L1.
 #include "common.cuh"
 
 enum { BLOCK = 256 };

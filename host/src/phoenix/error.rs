@@ -15,8 +15,8 @@ pub enum PhoenixError {
 
     /// Phoenix answers a path that it does not know with its web page, and so does whatever else listens there.
     #[error(
-        "`{url}` answered with {found} instead of JSON: check the address; it is that of Phoenix itself, version 4 or \
-         newer, without a path behind it"
+        "`{url}` answered with {found} instead of JSON: check the address: what listens there is not Phoenix, or one \
+         that is too old for this"
     )]
     NotPhoenix { url: String, found: String },
 
