@@ -5,6 +5,7 @@
 //! with its output checked against the contract that its WIT file states.
 
 mod admission;
+mod allowance;
 pub mod bindings;
 mod cache;
 mod engine;
@@ -16,6 +17,7 @@ mod manifest;
 mod policy;
 mod registry;
 
+pub use allowance::{Allowance, Want};
 pub use engine::PluginEngine;
 pub use error::{CallSite, Fault, PluginError};
 pub use extractor::Extractor;

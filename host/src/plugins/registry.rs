@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::allowance::Allowance;
 use super::engine::digest;
 use super::error::PluginError;
 use super::manifest::{ANY_AGENT, PluginKind, PluginManifest, WIT_VERSION};
@@ -51,6 +52,8 @@ pub struct PluginPackage {
     pub digest: String,
     /// Where it came from.
     pub origin: PluginRef,
+    /// What it may use.
+    pub allowance: Allowance,
     pub(super) wasm: Cow<'static, [u8]>,
 }
 
@@ -115,6 +118,7 @@ impl BuiltIn {
             manifest: PluginManifest::parse(self.manifest, &path)?,
             digest: digest(self.wasm),
             origin: PluginRef::BuiltIn(self.name.to_owned()),
+            allowance: Allowance::default(),
             wasm: Cow::Borrowed(self.wasm),
         })
     }
@@ -160,6 +164,7 @@ fn from_file(path: &Path, kind: PluginKind) -> Result<PluginPackage, PluginError
         manifest,
         digest: digest(&wasm),
         origin: PluginRef::File(path.to_owned()),
+        allowance: Allowance::default(),
         wasm: Cow::Owned(wasm),
     })
 }
