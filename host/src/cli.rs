@@ -1,9 +1,11 @@
 //! The command line: types and help text, nothing else.
 
 mod models;
+mod plugins;
 mod telemetry;
 
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
+pub use plugins::{KeygenArgs, SignArgs};
 pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
@@ -199,6 +201,18 @@ pub enum ExampleChoice {
 pub enum PluginsCommand {
     /// List the built-in plugins
     List,
+    /// Say which plugin serves an agent, who decided that, what it gets and everything that keeps it from serving
+    #[command(after_help = "\
+Examples:
+  tunesmith plugins explain --agent-type routing
+  tunesmith plugins explain --config tenants/acme.toml --tenant acme --agent-type routing --json")]
+    Explain(Box<RunArgs>),
+    /// Make a key to sign plugins with, and print its public half for `trusted_keys`
+    #[command(after_help = "Example:\n  tunesmith plugins keygen --out plugins.key")]
+    Keygen(KeygenArgs),
+    /// Sign a plugin: its component and its manifest, so that neither can be changed or swapped
+    #[command(after_help = "Example:\n  tunesmith plugins sign --key plugins.key dist/ours.wasm")]
+    Sign(SignArgs),
 }
 
 #[cfg(test)]
