@@ -17,7 +17,7 @@ pub use error::ConfigError;
 pub use load::{DEFAULT_FILE, load};
 pub use options::{
     AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
-    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions,
+    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
     PluginSettings, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 
@@ -179,6 +179,8 @@ pub struct PluginsConfig {
     pub formatter_settings: Vec<(String, String)>,
     /// Caps on a call.
     pub limits: Limits,
+    /// Where the extractor or the formatter fails on a batch.
+    pub on_failure: OnFailure,
 }
 
 impl RunConfig {
@@ -226,7 +228,7 @@ impl RunConfig {
                 min_triplets: options.min_triplets.unwrap_or(100),
                 settings: sections::settings(&options.plugins.settings.policy),
             },
-            plugins: sections::plugins(&options.plugins, &agent),
+            plugins: sections::plugins(&options.plugins, &agent)?,
             tenant_id,
             agent_type,
         })

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::config::RunConfig;
 use crate::plugins::{
-    Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, PluginRef, Policy,
+    Allowance, Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, PluginRef,
+    Policy,
 };
 
 /// Who extracts, formats and decides.
@@ -26,11 +27,19 @@ impl RunPlugins {
     /// The first plugin's that does not fit.
     pub fn load(config: &RunConfig) -> Result<Self, PluginError> {
         let engine = PluginEngine::new(config.plugins.limits)?;
-        let find = |reference: &PluginRef, kind| PluginPackage::find(reference, kind, Some(&config.agent_type));
+        let find = |reference: &PluginRef, kind| {
+            let mut package = PluginPackage::find(reference, kind, Some(&config.agent_type))?;
+            package.allowance = Allowance { wants: package.manifest.wants.clone(), limits: config.plugins.limits };
+            Ok::<_, PluginError>(package)
+        };
+        let extractor = Extractor::load(&engine, &find(&config.plugins.extractor, PluginKind::Extractor)?)?;
+        let formatter = Formatter::load(&engine, &find(&config.plugins.formatter, PluginKind::Formatter)?)?;
+        let policy = Policy::load(&engine, &find(&config.plugins.policy, PluginKind::Policy)?)?;
+        let tenant = &config.tenant_id;
         Ok(Self {
-            extractor: Extractor::load(&engine, &find(&config.plugins.extractor, PluginKind::Extractor)?)?,
-            formatter: Formatter::load(&engine, &find(&config.plugins.formatter, PluginKind::Formatter)?)?,
-            policy: Policy::load(&engine, &find(&config.plugins.policy, PluginKind::Policy)?)?,
+            extractor: extractor.for_tenant(tenant),
+            formatter: formatter.for_tenant(tenant),
+            policy: policy.for_tenant(tenant),
             engine,
         })
     }

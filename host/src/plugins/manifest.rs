@@ -1,14 +1,21 @@
 //! `plugin.toml`: what a plugin says of itself.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::allowance::Want;
 use super::error::PluginError;
 
-/// The version of the WIT package `tunesmith:plugin` that this host speaks.
-pub const WIT_VERSION: &str = "0.1.0";
+/// The version of the WIT package `tunesmith:plugin` that this host speaks. Patches only add to it: a plugin that was
+/// built against an earlier one of the same minor version loads as it is.
+pub const WIT_VERSION: &str = "0.1.1";
+
+/// What comes before the patch in [`WIT_VERSION`], and that.
+const WIT_MINOR: &str = "0.1.";
+const WIT_PATCH: u64 = 1;
 
 /// In [`PluginManifest::agent_types`]: every agent type.
 pub(super) const ANY_AGENT: &str = "*";
@@ -29,9 +36,9 @@ impl PluginKind {
     /// The interface that a plugin of this kind exports.
     pub fn export(self) -> &'static str {
         match self {
-            Self::Extractor => "tunesmith:plugin/extraction@0.1.0",
-            Self::Formatter => "tunesmith:plugin/formatting@0.1.0",
-            Self::Policy => "tunesmith:plugin/selection-policy@0.1.0",
+            Self::Extractor => "tunesmith:plugin/extraction@0.1.1",
+            Self::Formatter => "tunesmith:plugin/formatting@0.1.1",
+            Self::Policy => "tunesmith:plugin/selection-policy@0.1.1",
         }
     }
 }
@@ -62,6 +69,9 @@ pub struct PluginManifest {
     pub description: String,
     /// Agent types that it serves; `*` is every one.
     pub agent_types: Vec<String>,
+    /// What it asks of the host; nothing where it is left out.
+    #[serde(default)]
+    pub wants: BTreeSet<Want>,
 }
 
 impl PluginManifest {
@@ -85,8 +95,10 @@ impl PluginManifest {
         if self.kind != kind {
             return unfit(format!("its manifest says {}, but it is configured as the {kind}", self.kind));
         }
-        if self.wit != WIT_VERSION {
-            return unfit(format!("it was built against WIT {}; this host speaks {WIT_VERSION}: rebuild it", self.wit));
+        let patch = self.wit.strip_prefix(WIT_MINOR).and_then(|patch| patch.parse::<u64>().ok());
+        if patch.is_none_or(|patch| patch > WIT_PATCH) {
+            let spoken = format!("{WIT_MINOR}0 to {WIT_VERSION}");
+            return unfit(format!("it was built against WIT {}; this host speaks {spoken}: rebuild it", self.wit));
         }
         match agent_type {
             Some(agent) if !self.agent_types.iter().any(|known| known == agent || known == ANY_AGENT) => {
@@ -125,7 +137,23 @@ mod tests {
             text(PluginKind::Formatter, Some("search")),
             "plugin `a` does not fit this run: it serves the agent types `routing`, not `search`"
         );
-        let old = PluginManifest { wit: "0.0.9".into(), ..manifest.clone() };
-        assert!(old.check(PluginKind::Formatter, None).unwrap_err().to_string().contains("rebuild it"));
+    }
+
+    #[test]
+    fn a_plugin_of_an_earlier_patch_of_the_wit_is_as_good_as_one_of_this() {
+        let manifest = PluginManifest::parse(TEXT, Path::new("plugin.toml")).unwrap();
+        let check =
+            |wit: &str| PluginManifest { wit: wit.into(), ..manifest.clone() }.check(PluginKind::Formatter, None);
+        assert_eq!(format!("{WIT_MINOR}{WIT_PATCH}"), WIT_VERSION);
+        assert!(check("0.1.0").is_ok() && check(WIT_VERSION).is_ok());
+        for other in ["0.1.2", "0.2.0", "0.0.9", "1.0.0", "0.1", "0.1.0-rc.1", ""] {
+            assert_eq!(
+                check(other).unwrap_err().to_string(),
+                format!(
+                    "plugin `a` does not fit this run: it was built against WIT {other}; this host speaks 0.1.0 to \
+                     0.1.1: rebuild it"
+                )
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Which plugin serves a run: a built-in one by name, or a tenant's by the path of its component.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -157,6 +158,7 @@ fn from_file(path: &Path, kind: PluginKind) -> Result<PluginPackage, PluginError
             wit: WIT_VERSION.to_owned(),
             description: String::new(),
             agent_types: vec![ANY_AGENT.to_owned()],
+            wants: BTreeSet::new(),
         },
         Err(error) => return Err(read_error(&manifest_path)(error)),
     };
