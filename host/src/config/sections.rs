@@ -9,7 +9,7 @@ use trainer_cuda::schedule::Schedule;
 
 use super::options::{
     AgentOptions, Annotator, Distance, LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, ModelType,
-    Options, OverLength, PluginOptions, Precision, Scalar, ScoreRule, TrainingOptions,
+    OnFailure, Options, OverLength, PluginOptions, Precision, Scalar, ScoreRule, TrainingOptions,
 };
 use super::{ConfigError, ExecutionConfig, PluginsConfig, agents, size};
 use crate::plugins::bindings::extraction::{self, ExtractionConfig, VerdictRules};
@@ -258,7 +258,7 @@ pub(super) fn plugins(
         };
         candidates.choose().map_err(|want| ConfigError::Pin { key: kind.name(), want })
     };
-    let set = LimitSettings { deadline_ms: own.deadline_ms, memory_mib: own.memory_mib, output_mib: own.output_mib };
+    let set = limits(own)?;
     Ok(PluginsConfig {
         extractor: choose(PluginKind::Extractor)?,
         formatter: choose(PluginKind::Formatter)?,
@@ -267,6 +267,26 @@ pub(super) fn plugins(
         limits: set.over(Limits::default()),
         set_limits: set,
         grants: PluginGrants::default(),
+        on_failure: own.on_failure.unwrap_or(OnFailure::Fail),
+    })
+}
+
+fn limits(own: &PluginOptions) -> Result<LimitSettings, ConfigError> {
+    if let Some(kib) = own.stack_kib {
+        // A thread has 2 MiB, and the host's own frames lie below the plugin's.
+        let sensible = (64..=1024).contains(&kib.get());
+        check("plugins.stack_kib", kib.get().into(), sensible, "give a size from 64 to 1024")?;
+    }
+    Ok(LimitSettings {
+        deadline_ms: own.deadline_ms,
+        fuel: own.fuel,
+        memory_mib: own.memory_mib,
+        table_elements: own.table_elements,
+        output_mib: own.output_mib,
+        records_per_span: own.records_per_span,
+        log_kib: own.log_kib,
+        component_mib: own.component_mib,
+        stack_kib: own.stack_kib,
     })
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::RunConfig;
-use crate::plugins::{Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, Policy};
+use crate::plugins::{
+    Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, Policy,
+};
 
 /// Who extracts, formats and decides.
 pub struct RunPlugins {
@@ -23,12 +25,17 @@ impl RunPlugins {
     /// # Errors
     /// The first plugin's that does not fit.
     pub fn load(config: &RunConfig) -> Result<Self, PluginError> {
-        let engine = PluginEngine::new(config.plugins.limits)?;
         let package = |kind| config.resolution(kind).package();
+        let (extractor, formatter, policy) =
+            (package(PluginKind::Extractor)?, package(PluginKind::Formatter)?, package(PluginKind::Policy)?);
+        // Of the engine's own limits, some hold for every plugin: they must leave each what it is allowed.
+        let of = |package: &PluginPackage| package.allowance.limits;
+        let engine = PluginEngine::new(of(&extractor).covering(&of(&formatter)).covering(&of(&policy)))?;
+        let tenant = &config.tenant_id;
         Ok(Self {
-            extractor: Extractor::load(&engine, &package(PluginKind::Extractor)?)?,
-            formatter: Formatter::load(&engine, &package(PluginKind::Formatter)?)?,
-            policy: Policy::load(&engine, &package(PluginKind::Policy)?)?,
+            extractor: Extractor::load(&engine, &extractor)?.for_tenant(tenant),
+            formatter: Formatter::load(&engine, &formatter)?.for_tenant(tenant),
+            policy: Policy::load(&engine, &policy)?.for_tenant(tenant),
             engine,
         })
     }
