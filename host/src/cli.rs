@@ -20,8 +20,11 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Whom it is for.
     #[command(flatten)]
+    pub scope: ScopeArgs,
     /// How to tell about it.
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -46,6 +49,24 @@ impl Cli {
         let command = Self::command().mut_subcommands(|command| command.mut_args(|arg| arg.hide_env(true)));
         Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }
+}
+
+/// Whom a command works for.
+#[derive(Debug, Clone, Args)]
+pub struct ScopeArgs {
+    /// Whose data this is; keeps default stores apart [default: default]
+    #[arg(
+        long,
+        visible_alias = "tenant",
+        global = true,
+        env = "TUNESMITH_TENANT_ID",
+        value_name = "ID",
+        help_heading = "Tenant"
+    )]
+    pub tenant_id: Option<String>,
+    /// Which tenants there are and what each may use: keeps every command within its tenant's folder [default: none]
+    #[arg(long, global = true, env = "TUNESMITH_OPERATOR", value_name = "FILE", help_heading = "Tenant")]
+    pub operator: Option<PathBuf>,
 }
 
 /// Flags of every command.

@@ -26,5 +26,6 @@ mod reproducible;
 mod resumed;
 mod spans;
 mod telemetry;
+mod tenant_escapes;
 mod tenants_formatter;
 mod triplets;

@@ -11,16 +11,20 @@ use super::options::Options;
 /// Read where no other file is named and it is there.
 pub const DEFAULT_FILE: &str = "tunesmith.toml";
 
-/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration file: `file`,
-/// or [`DEFAULT_FILE`] in the current folder where it is there.
+/// [`DEFAULT_FILE`] in the current folder, where it is there.
+pub fn default_file() -> Option<&'static Path> {
+    let default = Path::new(DEFAULT_FILE);
+    default.is_file().then_some(default)
+}
+
+/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration in `file`.
 ///
 /// Paths in a file are relative to that file.
 ///
 /// # Errors
 /// [`ConfigError::Read`] and [`ConfigError::Syntax`].
 pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<PathBuf>), ConfigError> {
-    let default = Path::new(DEFAULT_FILE);
-    let Some(path) = file.or_else(|| default.is_file().then_some(default)) else { return Ok((flags.clone(), None)) };
+    let Some(path) = file else { return Ok((flags.clone(), None)) };
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let mut options: Options = toml::from_str(&text).map_err(|error| ConfigError::syntax(path, &error))?;
     resolve_paths(&mut options, path.parent().unwrap_or(Path::new("")));
