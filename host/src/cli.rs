@@ -4,7 +4,7 @@ mod models;
 mod telemetry;
 
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
-pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, ServerArgs, StoreArgs, SyncArgs};
+pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -115,6 +115,9 @@ Examples:
   tunesmith annotate 8114e0e32091afa3 --label rejected --explanation 'wrong agent' --correction weather_agent
   tunesmith annotate 8114e0e32091afa3 --name relevance --document 0 --label relevant")]
     Annotate(AnnotateArgs),
+    /// Remove old spans from the telemetry store, and their annotations
+    #[command(after_help = "Example:\n  tunesmith prune --before 2026-06-01T00:00:00Z --dry-run")]
+    Prune(PruneArgs),
     /// Annotate the spans that a run used with `used_in_training` in Phoenix
     #[command(
         after_help = "Example:\n  tunesmith mark --adapter outputs/adapters/mine --phoenix-url http://127.0.0.1:6006 --project acme-prod"

@@ -174,6 +174,8 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("sync --config", "sync --phoenix-url http://127.0.0.1:9 --config {}", "tunesmith.toml"),
     ("annotate --store", "annotate 0000000000000064 --label approved --store {}", "telemetry.sqlite"),
     ("annotate --config", "annotate 0000000000000064 --label approved --config {}", "tunesmith.toml"),
+    ("prune --store", "prune --before 2030-01-01T00:00:00Z --store {}", "telemetry.sqlite"),
+    ("prune --config", "prune --before 2030-01-01T00:00:00Z --config {}", "tunesmith.toml"),
     ("mark --adapter", "mark --adapter {} --phoenix-url http://127.0.0.1:1 --project p", "adapter"),
     ("mark --phoenix-api-key-file", "mark --adapter own --project p --phoenix-api-key-file {}", "key"),
     ("mark --config", "mark --adapter own --project p --config {}", "tunesmith.toml"),
@@ -393,14 +395,18 @@ fn what_a_tenant_may_fill_ends_at_its_quotas() {
     assert_eq!(
         full.error(),
         format!(
-            "the telemetry store `{}` is full: its quota is 44.00 KiB; have the operator raise `store_quota`, or begin a \
-             new store",
+            "the telemetry store `{}` is full: its quota is 44.00 KiB; remove old spans with `tunesmith prune`, or have \
+             `store_quota` raised",
             box_.acme("telemetry.sqlite").display()
         )
     );
     assert!(fs::metadata(box_.acme("telemetry.sqlite")).unwrap().len() <= 44 << 10);
     assert_eq!(ended("store_quota = \"1MiB\"", &["import", "traces.jsonl"]).code, Some(0));
     assert_eq!(ended("output_quota = \"1KiB\"", &["finetune"]).code, Some(0));
+    let emptied = ended("store_quota = \"44KiB\"", &["prune", "--before", "2030-01-01T00:00:00Z", "--json"]);
+    assert_eq!(emptied.json()["removed"], serde_json::json!({ "spans": 60, "annotations": 60 }));
+    // What was freed is filled again, although the file is as large as it was.
+    assert_eq!(ended("store_quota = \"44KiB\"", &["import", "traces.jsonl"]).code, Some(0));
     let full = ended("output_quota = \"1KiB\"", &["finetune"]);
     assert!(full.error().contains("and its quota is 1.00 KiB: remove adapters"), "{}", full.stderr);
     let large = ended("memory_limit = \"1MiB\"", &["finetune", "--memory-limit", "8GiB"]);

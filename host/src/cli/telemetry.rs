@@ -80,6 +80,23 @@ pub struct SyncArgs {
     pub store: StoreArgs,
 }
 
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Spans that began before go: 2026-11-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: jiff::Timestamp,
+    /// Only those of this project [default: of all]
+    #[arg(long, env = "TUNESMITH_PROJECT", value_name = "NAME")]
+    pub project: Option<String>,
+    /// Count them, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where they are.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// Arguments of `mark`.
 #[derive(Debug, Args)]
 pub struct MarkArgs {

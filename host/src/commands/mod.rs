@@ -14,6 +14,7 @@ mod mark;
 mod merge;
 mod plan;
 mod plugins;
+mod prune;
 mod sync;
 
 use std::ffi::OsString;
@@ -93,6 +94,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Plan(args) => plan::run(scope, &args),
         Command::Import(args) => import::run(scope, args, progress),
         Command::Sync(args) => sync::run(scope, args, progress),
+        Command::Prune(args) => prune::run(scope, &args),
         Command::Mark(args) => mark::run(scope, args, progress),
         Command::Annotate(args) => annotate::run(scope, args),
         Command::Generate(args) => generate::run(scope, args, json),

@@ -30,7 +30,7 @@ pub enum TelemetryError {
 
     /// The next write would make the file larger than it may be; or the disk is full, which SQLite tells alike.
     #[error(
-        "the telemetry store `{path}` is full: its quota is {}; have the operator raise `store_quota`, or begin a new store",
+        "the telemetry store `{path}` is full: its quota is {}; remove old spans with `tunesmith prune`, or have `store_quota` raised",
         crate::memory::human(*.quota)
     )]
     Quota { path: PathBuf, quota: u64 },
