@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command, OutputArgs, PluginsCommand, RunArgs};
+use crate::cli::{Cli, Command, OutputArgs, RunArgs};
 use crate::config::{self, RunConfig};
 use crate::error::HostError;
 use crate::progress::Progress;
@@ -92,7 +92,7 @@ fn run(command: Command, json: bool, progress: &Progress) -> Result<Answer, Host
         Command::Embed(args) => embed::run(args, json),
         Command::Merge(args) => merge::run(&args),
         Command::Export(args) => export::run(&args),
-        Command::Plugins(PluginsCommand::List) => plugins::list(),
+        Command::Plugins(command) => plugins::run(command),
         Command::Doctor(args) => doctor::run(args),
     }
 }
