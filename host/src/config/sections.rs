@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use trainer_cuda::config::{self as trainer, DpoConfig, LoraConfig, TargetModules, TrainConfig, TripletConfig};
 use trainer_cuda::encode::{self, EncodeConfig};
@@ -15,7 +14,7 @@ use super::options::{
 use super::{ConfigError, ExecutionConfig, PluginsConfig, agents, size};
 use crate::plugins::bindings::extraction::{self, ExtractionConfig, VerdictRules};
 use crate::plugins::bindings::types::{self, MatchRule};
-use crate::plugins::{Limits, PluginRef};
+use crate::plugins::{Candidates, LimitSettings, Limits, PluginGrants, PluginKind};
 
 /// What is named, or else what the method trains; a method trains one kind only.
 pub(super) fn model_type(options: &Options) -> Result<ModelType, ConfigError> {
@@ -241,24 +240,34 @@ fn lora(own: &LoraOptions) -> Result<LoraConfig, ConfigError> {
     })
 }
 
-pub(super) fn plugins(own: &PluginOptions, agent: &AgentOptions) -> PluginsConfig {
-    let plugin = |of_agent: &Option<String>, of_all: &Option<String>, default: &str| {
-        PluginRef::parse(of_agent.as_ref().or(of_all.as_ref()).map_or(default, String::as_str))
+pub(super) fn plugins(
+    own: &PluginOptions,
+    agent_type: &str,
+    agent: &AgentOptions,
+) -> Result<PluginsConfig, ConfigError> {
+    let choose = |kind: PluginKind| {
+        let of_all = own.of_kind(kind);
+        let from_command_line = own.sources.command_line.contains(&kind);
+        let candidates = Candidates {
+            kind,
+            agent_type,
+            command_line: of_all.filter(|_| from_command_line),
+            of_agent: agent.of_kind(kind),
+            of_all: of_all.filter(|_| !from_command_line),
+            file: own.sources.file.as_deref(),
+        };
+        candidates.choose().map_err(|want| ConfigError::Pin { key: kind.name(), want })
     };
-    let default = Limits::default();
-    let mib = |given: Option<NonZeroU32>, default| given.map_or(default, |mib| size_of(mib) << 20);
-    PluginsConfig {
-        extractor: plugin(&agent.extractor, &own.extractor, "annotated-extractor"),
-        formatter: plugin(&agent.formatter, &own.formatter, "alpaca-formatter"),
-        policy: plugin(&agent.policy, &own.policy, "threshold-policy"),
+    let set = LimitSettings { deadline_ms: own.deadline_ms, memory_mib: own.memory_mib, output_mib: own.output_mib };
+    Ok(PluginsConfig {
+        extractor: choose(PluginKind::Extractor)?,
+        formatter: choose(PluginKind::Formatter)?,
+        policy: choose(PluginKind::Policy)?,
         formatter_settings: settings(&own.settings.formatter),
-        limits: Limits {
-            deadline: own.deadline_ms.map_or(default.deadline, |ms| Duration::from_millis(ms.get().into())),
-            memory_bytes: mib(own.memory_mib, default.memory_bytes),
-            output_bytes: mib(own.output_mib, default.output_bytes),
-            ..default
-        },
-    }
+        limits: set.over(Limits::default()),
+        set_limits: set,
+        grants: PluginGrants::default(),
+    })
 }
 
 pub(super) fn settings(table: &BTreeMap<String, Scalar>) -> Vec<(String, String)> {

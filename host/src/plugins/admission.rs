@@ -74,6 +74,7 @@ mod tests {
             manifest: PluginManifest::parse(manifest, std::path::Path::new("plugin.toml")).unwrap(),
             digest: digest(wasm),
             origin: PluginRef::BuiltIn("p".into()),
+            signer: None,
             allowance: Default::default(),
             wasm: wasm.to_vec().into(),
         };

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::bindings::types;
 use super::manifest::PluginKind;
+use super::signature::SigningError;
+use super::trust::TrustError;
 
 /// A plugin that could not be loaded, or a call that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,12 @@ pub enum PluginError {
         /// What differs, and what to do.
         what: String,
     },
+    /// The plugin is not the one that was meant, or wants more than it may have.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A plugin could not be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// The bytes are not a WebAssembly component.
     #[error(
         "plugin `{plugin}` is not a WebAssembly component: {what}; build it as a component (core module + `wit-component`), not as a plain module"

@@ -1,9 +1,11 @@
 //! Extractor plugins: annotated spans in, examples out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::admission::incompatible;
+use super::allowance::Want;
 use super::bindings::extraction::{Extraction, ExtractionConfig};
 use super::bindings::extractor::ExtractorPre;
 use super::bindings::types::{MatchRule, Span};
@@ -18,6 +20,7 @@ use crate::dataset::lineage;
 /// An admitted extractor.
 pub struct Extractor {
     identity: PluginIdentity,
+    gets_settings: bool,
     engine: Arc<PluginEngine>,
     instance: ExtractorPre<CallState>,
 }
@@ -30,7 +33,8 @@ impl Extractor {
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
         let instance = ExtractorPre::new(engine.admit(package, PluginKind::Extractor)?)
             .map_err(|error| incompatible(&package.manifest.name, &error))?;
-        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+        let gets_settings = package.allowance.wants.contains(&Want::Settings);
+        Ok(Self { identity: package.into(), gets_settings, engine: engine.clone(), instance })
     }
 
     /// What `run.json` says of it.
@@ -43,8 +47,9 @@ impl Extractor {
     /// # Errors
     /// [`PluginError::Call`].
     pub fn selection(&self, config: &ExtractionConfig) -> Result<Vec<MatchRule>, PluginError> {
+        let config = self.permitted(config);
         self.engine.call(self.site("selection", None), |store| {
-            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_selection(store, config)
+            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_selection(store, &config)
         })
     }
 
@@ -54,11 +59,20 @@ impl Extractor {
     /// [`PluginError::Call`]; also where an example names a span that was not in the batch, or a span is neither
     /// the lead of an example nor skipped with a reason.
     pub fn extract(&self, config: &ExtractionConfig, spans: &[Span], batch: usize) -> Result<Extraction, PluginError> {
+        let config = self.permitted(config);
         let extraction = self.engine.call(self.site("extract", Some(batch)), |store| {
-            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_extract(store, config, spans)
+            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_extract(store, &config, spans)
         })?;
         check(&extraction, spans).map_err(|what| invalid(self.site("extract", Some(batch)), what))?;
         Ok(extraction)
+    }
+
+    /// `config`, without the settings where the plugin gets none.
+    fn permitted<'a>(&self, config: &'a ExtractionConfig) -> Cow<'a, ExtractionConfig> {
+        match self.gets_settings || config.settings.is_empty() {
+            true => Cow::Borrowed(config),
+            false => Cow::Owned(ExtractionConfig { settings: Vec::new(), ..config.clone() }),
+        }
     }
 
     fn site(&self, function: &'static str, batch: Option<usize>) -> CallSite {

@@ -1,8 +1,10 @@
 //! Formatter plugins: examples in, training records out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::incompatible;
+use super::allowance::Want;
 use super::bindings::formatter::FormatterPre;
 use super::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
 use super::bindings::types::{self, Example};
@@ -17,6 +19,7 @@ use crate::dataset::lineage;
 /// An admitted formatter.
 pub struct Formatter {
     identity: PluginIdentity,
+    gets_settings: bool,
     engine: Arc<PluginEngine>,
     instance: FormatterPre<CallState>,
 }
@@ -32,7 +35,8 @@ impl Formatter {
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
         let instance = FormatterPre::new(engine.admit(package, PluginKind::Formatter)?)
             .map_err(|error| incompatible(&package.manifest.name, &error))?;
-        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+        let gets_settings = package.allowance.wants.contains(&Want::Settings);
+        Ok(Self { identity: package.into(), gets_settings, engine: engine.clone(), instance })
     }
 
     /// What `run.json` says of it.
@@ -47,6 +51,7 @@ impl Formatter {
     /// [`PluginError::Call`]; also where a batch does not have one result per example, or a response does not start
     /// on a character of its text.
     pub fn format(&self, config: &FormatterConfig, examples: &[Example]) -> Result<Vec<Formatted>, PluginError> {
+        let config = self.permitted(config);
         let mut formatted = Vec::with_capacity(examples.len());
         // A record repeats its example's text and a template: half of the cap leaves room for both.
         for (batch, examples) in batches(examples, self.engine.limits().output_bytes / 2).enumerate() {
@@ -55,13 +60,21 @@ impl Formatter {
                 self.instance
                     .instantiate(&mut *store)?
                     .tunesmith_plugin_formatting()
-                    .call_format(store, config, examples)
+                    .call_format(store, &config, examples)
             });
             let results = results.map_err(|error| naming_spans(error, examples))?;
             check(&results, examples).map_err(|what| invalid(site, what))?;
             formatted.extend(results);
         }
         Ok(formatted)
+    }
+
+    /// `config`, without the settings where the plugin gets none.
+    fn permitted<'a>(&self, config: &'a FormatterConfig) -> Cow<'a, FormatterConfig> {
+        match self.gets_settings || config.settings.is_empty() {
+            true => Cow::Borrowed(config),
+            false => Cow::Owned(FormatterConfig { settings: Vec::new(), ..config.clone() }),
+        }
     }
 }
 

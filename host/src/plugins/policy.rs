@@ -1,8 +1,10 @@
 //! Policy plugins: dataset statistics in, decision out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::incompatible;
+use super::allowance::Want;
 use super::bindings::policy::PolicyPre;
 use super::bindings::selection_policy::{DatasetStatistics, Decision, PolicyConfig};
 use super::engine::PluginEngine;
@@ -15,6 +17,7 @@ use super::{PluginIdentity, invalid};
 /// An admitted policy.
 pub struct Policy {
     identity: PluginIdentity,
+    gets_settings: bool,
     engine: Arc<PluginEngine>,
     instance: PolicyPre<CallState>,
 }
@@ -27,7 +30,8 @@ impl Policy {
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
         let instance = PolicyPre::new(engine.admit(package, PluginKind::Policy)?)
             .map_err(|error| incompatible(&package.manifest.name, &error))?;
-        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+        let gets_settings = package.allowance.wants.contains(&Want::Settings);
+        Ok(Self { identity: package.into(), gets_settings, engine: engine.clone(), instance })
     }
 
     /// What `run.json` says of it.
@@ -42,14 +46,23 @@ impl Policy {
     /// is said to be insufficient.
     pub fn decide(&self, config: &PolicyConfig, statistics: &DatasetStatistics) -> Result<Decision, PluginError> {
         let site = CallSite { plugin: self.identity.name.clone(), function: "decide", batch: None };
+        let config = self.permitted(config);
         let decision = self.engine.call(site.clone(), |store| {
             self.instance
                 .instantiate(&mut *store)?
                 .tunesmith_plugin_selection_policy()
-                .call_decide(store, config, statistics)
+                .call_decide(store, &config, statistics)
         })?;
         check(&decision).map_err(|what| invalid(site, what))?;
         Ok(decision)
+    }
+
+    /// `config`, without the settings where the plugin gets none.
+    fn permitted<'a>(&self, config: &'a PolicyConfig) -> Cow<'a, PolicyConfig> {
+        match self.gets_settings || config.settings.is_empty() {
+            true => Cow::Borrowed(config),
+            false => Cow::Owned(PolicyConfig { settings: Vec::new(), ..config.clone() }),
+        }
     }
 }
 

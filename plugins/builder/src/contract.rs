@@ -20,6 +20,10 @@ struct Manifest {
     _description: String,
     #[serde(rename = "agent_types")]
     _agent_types: Vec<String>,
+    #[serde(default, rename = "wants")]
+    _wants: Vec<String>,
+    #[serde(default, rename = "limits")]
+    _limits: toml::Table,
 }
 
 #[derive(Deserialize)]
