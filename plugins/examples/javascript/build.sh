@@ -8,8 +8,7 @@ out=${1:-dist} tools=${TOOLS:-.tools}/javascript
 bin=$tools/node_modules/.bin/componentize-qjs
 [ -x "$bin" ] || npm install --silent --no-audit --no-fund --prefix "$tools" componentize-qjs@0.4.5
 mkdir -p "$out"
-stub=--stub-wasi
-[ -z "${WITH_WASI:-}" ] || stub=
+stub=--stub-wasi wants=
+[ -z "${WITH_WASI:-}" ] || stub= wants='"wasi", '
 "$bin" --wit wit --world "$(field kind)" --js plugin.js --sync --opt-size $stub --output "$out/$(field name).wasm"
-cp plugin.toml "$out/"
-[ -n "$stub" ] || echo 'wants = ["wasi"]' >> "$out/plugin.toml"
+sed "s/^wants = \[/&$wants/" plugin.toml > "$out/plugin.toml"

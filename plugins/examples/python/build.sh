@@ -7,8 +7,7 @@ field() { sed -n "s/^$1 = \"\(.*\)\"$/\1/p" plugin.toml; }
 out=${1:-dist} tools=${TOOLS:-.tools}/python
 [ -x "$tools/bin/componentize-py" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet componentize-py==0.25.1; }
 mkdir -p "$out"
-stub=--stub-wasi
-[ -z "${WITH_WASI:-}" ] || stub=
+stub=--stub-wasi wants=
+[ -z "${WITH_WASI:-}" ] || stub= wants='"wasi", '
 "$tools/bin/componentize-py" --quiet --wit-path wit --world "$(field kind)" componentize $stub plugin --output "$out/$(field name).wasm"
-cp plugin.toml "$out/"
-[ -n "$stub" ] || echo 'wants = ["wasi"]' >> "$out/plugin.toml"
+sed "s/^wants = \[/&$wants/" plugin.toml > "$out/plugin.toml"

@@ -1,6 +1,9 @@
 //! `tunesmith plugins`: a file for each of its commands.
 
+mod check;
 mod list;
+mod new;
+mod test;
 
 use super::Answer;
 use crate::cli::PluginsCommand;
@@ -9,5 +12,8 @@ use crate::error::HostError;
 pub(super) fn run(command: PluginsCommand) -> Result<Answer, HostError> {
     match command {
         PluginsCommand::List => list::run(),
+        PluginsCommand::New(args) => new::run(&args),
+        PluginsCommand::Check(args) => check::run(&args),
+        PluginsCommand::Test(args) => test::run(&args),
     }
 }
