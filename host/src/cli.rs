@@ -1,11 +1,13 @@
 //! The command line: types and help text, nothing else.
 
+mod authoring;
 mod models;
 mod plugins;
 mod telemetry;
 
+pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
-pub use plugins::{CheckArgs, KindChoice, NewArgs, TestArgs};
+pub use plugins::{KeygenArgs, SignArgs};
 pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
@@ -213,6 +215,18 @@ Examples:
   tunesmith plugins test dist/my-formatter.wasm
   tunesmith plugins test dist/my-formatter.wasm --fixtures tests/ --expect tests/expected.jsonl")]
     Test(TestArgs),
+    /// Say which plugin serves an agent, who decided that, what it gets and everything that keeps it from serving
+    #[command(after_help = "\
+Examples:
+  tunesmith plugins explain --agent-type routing
+  tunesmith plugins explain --config tenants/acme.toml --tenant acme --agent-type routing --json")]
+    Explain(Box<RunArgs>),
+    /// Make a key to sign plugins with, and print its public half for `trusted_keys`
+    #[command(after_help = "Example:\n  tunesmith plugins keygen --out plugins.key")]
+    Keygen(KeygenArgs),
+    /// Sign a plugin: its component and its manifest, so that neither can be changed or swapped
+    #[command(after_help = "Example:\n  tunesmith plugins sign --key plugins.key dist/ours.wasm")]
+    Sign(SignArgs),
 }
 
 #[cfg(test)]

@@ -28,3 +28,4 @@ mod spans;
 mod telemetry;
 mod tenants_formatter;
 mod triplets;
+mod trusted_plugins;

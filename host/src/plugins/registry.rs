@@ -118,12 +118,14 @@ static BUILT_IN: [BuiltIn; 5] = [
 impl BuiltIn {
     fn package(&self) -> Result<PluginPackage, PluginError> {
         let path = PathBuf::from(format!("plugins/{}/plugin.toml", self.name));
+        let manifest = PluginManifest::parse(self.manifest, &path)?;
+        let allowance = Allowance { wants: manifest.wants.clone(), ..Allowance::default() };
         Ok(PluginPackage {
-            manifest: PluginManifest::parse(self.manifest, &path)?,
+            manifest,
             digest: digest(self.wasm),
             origin: PluginRef::BuiltIn(self.name.to_owned()),
             signer: None,
-            allowance: Allowance::default(),
+            allowance,
             wasm: Cow::Borrowed(self.wasm),
         })
     }

@@ -1,8 +1,11 @@
 //! `tunesmith plugins`: a file for each of its commands.
 
 mod check;
+mod explain;
+mod keygen;
 mod list;
 mod new;
+mod sign;
 mod test;
 
 use super::Answer;
@@ -15,5 +18,8 @@ pub(super) fn run(command: PluginsCommand) -> Result<Answer, HostError> {
         PluginsCommand::New(args) => new::run(&args),
         PluginsCommand::Check(args) => check::run(&args),
         PluginsCommand::Test(args) => test::run(&args),
+        PluginsCommand::Explain(args) => explain::run(&super::run_config(*args)?),
+        PluginsCommand::Keygen(args) => keygen::run(&args),
+        PluginsCommand::Sign(args) => sign::run(&args),
     }
 }
