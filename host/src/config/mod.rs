@@ -17,7 +17,7 @@ pub use error::ConfigError;
 pub use load::{DEFAULT_FILE, load};
 pub use options::{
     AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
-    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions,
+    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
     PluginSettings, PluginSources, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 
@@ -184,6 +184,8 @@ pub struct PluginsConfig {
     pub set_limits: LimitSettings,
     /// What an operator grants the tenant's plugins; everything, where nobody is above the user.
     pub grants: PluginGrants,
+    /// Where the extractor or the formatter fails on a batch.
+    pub on_failure: OnFailure,
 }
 
 impl RunConfig {

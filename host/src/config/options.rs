@@ -3,7 +3,7 @@
 //! Every field is optional here; [`RunConfig`](super::RunConfig) has the defaults filled in and the values checked.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -264,6 +264,27 @@ pub struct PluginOptions {
     /// Output of one plugin call [default: 16]
     #[arg(long = "plugin-output-mib", env = "TUNESMITH_PLUGIN_OUTPUT_MIB", value_name = "MIB")]
     pub output_mib: Option<NonZeroU32>,
+    /// Instructions of one plugin call: the same verdict on every machine, a fifth slower [default: not counted]
+    #[arg(long = "plugin-fuel", env = "TUNESMITH_PLUGIN_FUEL", value_name = "N")]
+    pub fuel: Option<NonZeroU64>,
+    /// Call stack of plugins, 64 to 1024 [default: 512]
+    #[arg(long = "plugin-stack-kib", env = "TUNESMITH_PLUGIN_STACK_KIB", value_name = "KIB")]
+    pub stack_kib: Option<NonZeroU32>,
+    /// Elements of one table of a plugin [default: 20000]
+    #[arg(long = "plugin-table-elements", env = "TUNESMITH_PLUGIN_TABLE_ELEMENTS", value_name = "N")]
+    pub table_elements: Option<NonZeroU32>,
+    /// Examples that an extractor may give for each span of a batch, beside 1024 for the batch [default: 64]
+    #[arg(long = "plugin-records-per-span", env = "TUNESMITH_PLUGIN_RECORDS_PER_SPAN", value_name = "N")]
+    pub records_per_span: Option<NonZeroU32>,
+    /// Log lines of one plugin call; more are dropped and counted [default: 64]
+    #[arg(long = "plugin-log-kib", env = "TUNESMITH_PLUGIN_LOG_KIB", value_name = "KIB")]
+    pub log_kib: Option<u32>,
+    /// Size of a plugin's component that is compiled at all [default: 64]
+    #[arg(long = "plugin-component-mib", env = "TUNESMITH_PLUGIN_COMPONENT_MIB", value_name = "MIB")]
+    pub component_mib: Option<NonZeroU32>,
+    /// Where a plugin fails on a batch: end the run, or leave the batch out and count it [default: fail]
+    #[arg(long = "plugin-on-failure", env = "TUNESMITH_PLUGIN_ON_FAILURE", value_name = "WHAT")]
+    pub on_failure: Option<OnFailure>,
     /// `[plugins.settings.<kind>]`: handed to the plugin as text
     #[arg(skip)]
     pub settings: PluginSettings,
@@ -445,6 +466,15 @@ choice! {
         Error,
         /// Every weight is trained, with a warning.
         Full,
+    }
+}
+choice! {
+    /// Where a plugin fails on a batch of spans or examples.
+    OnFailure {
+        /// The run ends.
+        Fail,
+        /// The batch is left out and counted; the run ends where every batch fails.
+        Skip,
     }
 }
 choice! {

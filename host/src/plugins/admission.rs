@@ -1,15 +1,29 @@
-//! What a component must be before it may run: a component, without imports, with the export of its kind.
+//! What a component must be before it may run: a component, without imports but those it was granted, with the export
+//! of its kind.
+
+use std::collections::BTreeSet;
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::allowance::Want;
 use super::error::PluginError;
 use super::manifest::PluginKind;
+use super::text::plain;
 
-/// Refuses a component that wants anything of the host, or lacks the interface of its kind.
-pub(super) fn check(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
-    check_imports(engine, plugin, component)?;
+/// Characters of a component's names, and of what the compiler says of it, that are told.
+const MAX_CHARS: usize = 1000;
+
+/// Refuses a component that wants more of the host than it was granted, or lacks the interface of its kind.
+pub(super) fn check(
+    engine: &Engine,
+    plugin: &str,
+    component: &Component,
+    kind: PluginKind,
+    granted: &BTreeSet<Want>,
+) -> Result<(), PluginError> {
+    check_imports(engine, plugin, component, granted)?;
     check_exports(engine, plugin, component, kind)
 }
 
@@ -17,7 +31,14 @@ pub(super) fn check(engine: &Engine, plugin: &str, component: &Component, kind: 
 pub(super) fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -> PluginError {
     let plugin = plugin.to_owned();
     if wasm.starts_with(COMPONENT_PREAMBLE) {
-        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}; build or copy it again") }
+        let text = format!("{error:#}");
+        let error = plain(&text, MAX_CHARS);
+        // The pool's refusals come with the compiler's.
+        let what = match error.contains("pooling allocator") || error.contains("exceeds the configured maximum") {
+            true => format!("it takes more than a plugin may: {error}; build it of fewer or smaller parts"),
+            false => format!("it does not compile: {error}; build or copy it again"),
+        };
+        PluginError::Incompatible { plugin, what }
     } else if wasm.starts_with(b"\0asm") {
         PluginError::NotAComponent { plugin, what: "it is a core module".to_owned() }
     } else {
@@ -27,14 +48,23 @@ pub(super) fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -
 
 /// An export that is there under the right name, but with other functions or types.
 pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError {
-    let what = format!("{error:#}; rebuild it against this version's `wit/` folder");
+    let error = format!("{error:#}");
+    let what = format!("{}; rebuild it against this version's `wit/` folder", plain(&error, MAX_CHARS));
     PluginError::Incompatible { plugin: plugin.to_owned(), what }
 }
 
 /// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
 const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
 
-fn check_imports(engine: &Engine, plugin: &str, component: &Component) -> Result<(), PluginError> {
+/// The import of [`Want::Log`], in whatever version of our WIT package; the linker knows which fit.
+const LOG: &str = "tunesmith:plugin/log@0.1.";
+
+fn check_imports(
+    engine: &Engine,
+    plugin: &str,
+    component: &Component,
+    granted: &BTreeSet<Want>,
+) -> Result<(), PluginError> {
     for (name, import) in component.component_type().imports(engine) {
         // An interface of types only is no capability: `tunesmith:plugin/types` is one.
         let harmless = match &import.ty {
@@ -43,8 +73,14 @@ fn check_imports(engine: &Engine, plugin: &str, component: &Component) -> Result
             }
             item => matches!(item, ComponentItem::Type(_)),
         };
-        if !harmless {
-            return Err(PluginError::UnknownImport { plugin: plugin.to_owned(), import: name.to_owned() });
+        if harmless {
+            continue;
+        }
+        let (plugin, import) = (plugin.to_owned(), plain(name, MAX_CHARS).into_owned());
+        match name.starts_with(LOG).then_some(Want::Log) {
+            Some(want) if granted.contains(&want) => {}
+            Some(want) => return Err(PluginError::NotGranted { plugin, import, want }),
+            None => return Err(PluginError::UnknownImport { plugin, import }),
         }
     }
     Ok(())
@@ -56,7 +92,7 @@ fn check_exports(engine: &Engine, plugin: &str, component: &Component, kind: Plu
         return Ok(());
     }
     let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
-    let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let found = if names.is_empty() { "nothing".to_owned() } else { plain(&names.join(", "), MAX_CHARS).into_owned() };
     Err(PluginError::MissingExport { plugin: plugin.to_owned(), kind, export: kind.export(), found })
 }
 
@@ -103,7 +139,7 @@ mod tests {
     fn a_component_without_the_interface_of_its_kind_is_refused() {
         assert_eq!(
             load(COMPONENT_PREAMBLE),
-            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: \
+            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.1`, which every extractor must; it exports: \
              nothing; name another plugin, or build it for the world `extractor`"
         );
     }

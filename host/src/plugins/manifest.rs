@@ -10,8 +10,9 @@ use super::allowance::Want;
 use super::error::PluginError;
 use super::limit_settings::LimitSettings;
 
-/// The version of the WIT package `tunesmith:plugin` that this host speaks.
-pub const WIT_VERSION: &str = "0.1.0";
+/// The version of the WIT package `tunesmith:plugin` that this host speaks. Patches only add to it: a plugin that was
+/// built against an earlier one of the same minor version loads as it is.
+pub const WIT_VERSION: &str = "0.1.1";
 
 /// In [`PluginManifest::agent_types`]: every agent type.
 pub(super) const ANY_AGENT: &str = "*";
@@ -44,9 +45,9 @@ impl PluginKind {
     /// The interface that a plugin of this kind exports.
     pub fn export(self) -> &'static str {
         match self {
-            Self::Extractor => "tunesmith:plugin/extraction@0.1.0",
-            Self::Formatter => "tunesmith:plugin/formatting@0.1.0",
-            Self::Policy => "tunesmith:plugin/selection-policy@0.1.0",
+            Self::Extractor => "tunesmith:plugin/extraction@0.1.1",
+            Self::Formatter => "tunesmith:plugin/formatting@0.1.1",
+            Self::Policy => "tunesmith:plugin/selection-policy@0.1.1",
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The plugin host: components in, typed calls out.
 //!
-//! A plugin is a WebAssembly component without imports. A [`Resolution`] says which one serves and on whose terms,
-//! [`PluginPackage`] is its bytes and manifest, [`PluginEngine`] compiles and runs it within [`Limits`], and [`Extractor`], [`Formatter`] and [`Policy`] are the three kinds, each
+//! A plugin is a WebAssembly component without imports, but for those that its [`Allowance`] grants. A [`Resolution`]
+//! says which one serves and on whose terms, [`PluginPackage`] is its bytes and manifest, [`PluginEngine`] compiles it
+//! and holds each call to its [`Limits`], and [`Extractor`], [`Formatter`] and [`Policy`] are the three kinds, each
 //! with its output checked against the contract that its WIT file states.
 
 mod admission;
+mod admitted;
 mod allowance;
 pub mod bindings;
 mod cache;
+mod cost;
 mod engine;
 mod error;
 mod extractor;
@@ -15,15 +18,18 @@ mod formatter;
 mod grants;
 mod limit_settings;
 mod limits;
+mod log;
 mod manifest;
 mod policy;
 mod reference;
 mod registry;
 mod resolution;
 mod signature;
+mod text;
 mod trust;
 
 pub use allowance::{Allowance, Want};
+pub use cost::{CallCost, Costs};
 pub use engine::PluginEngine;
 pub use error::{CallSite, Fault, PluginError};
 pub use extractor::Extractor;
@@ -77,6 +83,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn invalid(site: CallSite, what: String) -> PluginError {
-    PluginError::Call { site, fault: Fault::InvalidOutput { what } }
+/// Characters of a reason, the row of a table, that are kept.
+const MAX_REASON_CHARS: usize = 200;
+
+fn failed(site: CallSite, fault: Fault) -> PluginError {
+    PluginError::Call { site: Box::new(site), fault }
 }
