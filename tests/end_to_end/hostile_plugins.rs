@@ -328,7 +328,8 @@ fn many_spans(home: &Home) {
 fn a_batch_that_a_plugin_fails_on_is_left_out_where_that_is_wanted() {
     let home = hostile("formatter", "panic-at-query-0");
     many_spans(&home);
-    let trap = "trapped: wasm `unreachable` instruction executed (a panic shows as this); fix the plugin, or use another";
+    let trap =
+        "trapped: wasm `unreachable` instruction executed (a panic shows as this); fix the plugin, or use another";
     let error = format!("plugin `hostile-formatter` of tenant `default`, call `format` of batch 1: {trap}");
     home.refuses(&[], &error);
 
@@ -344,7 +345,8 @@ fn a_batch_that_a_plugin_fails_on_is_left_out_where_that_is_wanted() {
 #[test]
 fn a_run_whose_plugin_fails_on_every_batch_ends_with_the_first_failure() {
     let skip = ["--plugin-on-failure", "skip"];
-    let trap = "trapped: wasm `unreachable` instruction executed (a panic shows as this); fix the plugin, or use another";
+    let trap =
+        "trapped: wasm `unreachable` instruction executed (a panic shows as this); fix the plugin, or use another";
     for (kind, call) in [("formatter", "format"), ("extractor", "extract")] {
         let error = format!("plugin `hostile-{kind}` of tenant `default`, call `{call}` of batch 1: {trap}");
         let ended = hostile(kind, "panic").run(&[&["finetune"], &skip[..]].concat());
@@ -417,8 +419,5 @@ fn a_component_of_many_parts() {
     let home = Home::ready();
     let module = "(core module $m)".to_owned() + &"(core instance (instantiate $m))".repeat(10_000);
     home.write("mine.wasm", wat::parse_str(format!("(component {module})")).unwrap());
-    home.refuses(
-        &["--formatter", "mine.wasm"],
-        "?",
-    );
+    home.refuses(&["--formatter", "mine.wasm"], "?");
 }

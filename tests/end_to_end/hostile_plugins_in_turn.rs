@@ -128,9 +128,11 @@ fn a_plugin_is_held_to_its_own_limits_not_to_the_engines() {
     assert!(matches!(fault(Limits { table_elements: 1, ..limits() }), Fault::Table { limit: 1, .. }));
     package.allowance.limits = Limits { component_bytes: 1000, ..limits() };
     let error = Formatter::load(&workshop.engine, &package).err().unwrap().to_string();
-    assert!(error.ends_with(
-        "more than the cap of 1000; build it without debug information, or raise `plugins.component_mib`"
-    ));
+    assert!(
+        error.ends_with(
+            "more than the cap of 1000; build it without debug information, or raise `plugins.component_mib`"
+        )
+    );
 }
 
 #[test]

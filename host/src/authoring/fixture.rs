@@ -24,6 +24,7 @@ pub struct Fixture {
 
 /// The arguments of a call.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a handful of them, and matched on everywhere")]
 pub enum Call {
     /// `extract`
     Extract(ExtractionConfig, Vec<Span>),
@@ -148,10 +149,7 @@ mod tests {
             )),
             "{error}"
         );
-        assert!(
-            error.ends_with("; each line is a JSON object with `name`, `config` and `statistics`"),
-            "{error}"
-        );
+        assert!(error.ends_with("; each line is a JSON object with `name`, `config` and `statistics`"), "{error}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::{AuthoringError, Subject};
 use crate::plugins::{
-    Limits, PluginEngine, PluginError, PluginKind, PluginManifest, PluginPackage, PluginRef, Surface, WIT_VERSION, Want,
-    component_digest,
+    Limits, PluginEngine, PluginError, PluginKind, PluginManifest, PluginPackage, PluginRef, Surface, WIT_VERSION,
+    Want, component_digest,
 };
 
 /// What there is to know of a component.
@@ -170,13 +170,17 @@ impl Inspection {
             && manifest.kind != kind
         {
             let said = manifest.kind;
-            self.problem(format!("its `plugin.toml` says {said}, and it exports the interface of a {kind}; write `kind = \"{kind}\"`"));
+            self.problem(format!(
+                "its `plugin.toml` says {said}, and it exports the interface of a {kind}; write `kind = \"{kind}\"`"
+            ));
         }
         if let Some((wit, manifest)) = self.wit.as_deref().zip(self.manifest.as_ref())
             && manifest.wit != wit
         {
             let said = &manifest.wit;
-            self.note(format!("its `plugin.toml` says WIT {said}, and it was built against {wit}; this host speaks {WIT_VERSION}"));
+            self.note(format!(
+                "its `plugin.toml` says WIT {said}, and it was built against {wit}; this host speaks {WIT_VERSION}"
+            ));
         }
     }
 }

@@ -11,10 +11,10 @@ mod scaffold;
 mod subject;
 
 pub use compare::{first_difference, read_expectations, write_expectations};
-pub use conformance::{Outcome, conform};
+pub use conformance::{Outcome, conform, is_own};
 pub use error::AuthoringError;
 pub use fixture::{Call, Fixture, read as read_fixtures};
-pub use inspect::{Finding, Inspection, inspect};
+pub use inspect::{Finding, InspectError, Inspection, inspect};
 pub use samples::fixtures as built_in_fixtures;
 pub use scaffold::{Language, scaffold};
 pub use subject::Subject;

@@ -246,7 +246,8 @@ pub fn fixtures(kind: PluginKind, agent_type: &str, settings: &[(String, String)
         PluginKind::Formatter => {
             let config = FormatterConfig { agent_type: agent_type.to_owned(), settings: settings.to_vec() };
             let batch = |examples| Call::Format(config.clone(), examples);
-            let [one, pair, three] = <[_; 3]>::try_from(plain_examples()).unwrap_or_else(|_| unreachable!("one of each"));
+            let [one, pair, three] =
+                <[_; 3]>::try_from(plain_examples()).unwrap_or_else(|_| unreachable!("one of each"));
             vec![
                 fixture("an instruction example", batch(vec![one])),
                 fixture("a preference pair", batch(vec![pair])),
@@ -255,9 +256,8 @@ pub fn fixtures(kind: PluginKind, agent_type: &str, settings: &[(String, String)
             ]
         }
         PluginKind::Policy => {
-            let decide = |model_type, tenths| {
-                Call::Decide(policy_config(settings), statistics(agent_type, model_type, tenths))
-            };
+            let decide =
+                |model_type, tenths| Call::Decide(policy_config(settings), statistics(agent_type, model_type, tenths));
             vec![
                 fixture("nothing", decide(ModelType::Llm, 0)),
                 fixture("half of what it takes", decide(ModelType::Llm, 5)),

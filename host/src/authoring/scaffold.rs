@@ -57,10 +57,8 @@ const RUST: &[File] = &[
     file!("build.sh", "plugins/templates/rust/build.sh"),
 ];
 
-const PYTHON: &[File] = &[
-    file!("README.md", "plugins/examples/python/README.md"),
-    file!("build.sh", "plugins/examples/python/build.sh"),
-];
+const PYTHON: &[File] =
+    &[file!("README.md", "plugins/examples/python/README.md"), file!("build.sh", "plugins/examples/python/build.sh")];
 
 /// What a language has for a kind, beside `wit/` and `plugin.toml`; none where there is nothing.
 fn files(language: Language, kind: PluginKind) -> Option<Vec<File>> {
@@ -112,7 +110,8 @@ pub fn scaffold(
     }
     let files = files(language, kind).ok_or_else(|| {
         let has = |language: &&Language| files(**language, kind).is_some();
-        let known: Vec<_> = Language::value_variants().iter().filter(has).map(|language| format!("`{language}`")).collect();
+        let known: Vec<_> =
+            Language::value_variants().iter().filter(has).map(|language| format!("`{language}`")).collect();
         AuthoringError::NoTemplate { kind, language, known: known.join(", ") }
     })?;
     let is_taken = match fs::read_dir(folder) {
@@ -130,7 +129,8 @@ pub fn scaffold(
         fs::create_dir_all(parent).map_err(AuthoringError::io("create", parent))?;
         fs::write(&file, contents).map_err(AuthoringError::io("write", &file))?;
         if path.ends_with(".sh") {
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).map_err(AuthoringError::io("write", &file))?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+                .map_err(AuthoringError::io("write", &file))?;
         }
         written.push(path.to_owned());
         Ok(())
@@ -168,8 +168,16 @@ mod tests {
         assert_eq!(
             files,
             [
-                ".gitignore", "Cargo.toml", "README.md", "build.sh", "plugin.toml", "src/lib.rs", "wit/extractor.wit",
-                "wit/formatter.wit", "wit/policy.wit", "wit/types.wit"
+                ".gitignore",
+                "Cargo.toml",
+                "README.md",
+                "build.sh",
+                "plugin.toml",
+                "src/lib.rs",
+                "wit/extractor.wit",
+                "wit/formatter.wit",
+                "wit/policy.wit",
+                "wit/types.wit"
             ]
         );
         let manifest = fs::read_to_string(folder.join("plugin.toml")).unwrap();

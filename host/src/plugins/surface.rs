@@ -5,8 +5,7 @@ use wasmtime::component::types::ComponentItem;
 use super::engine::PluginEngine;
 use super::error::PluginError;
 use super::manifest::PluginKind;
-use super::wasi;
-use super::Want;
+use super::{Want, admission};
 
 /// The imports and exports of a component.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -59,10 +58,7 @@ impl Surface {
 
     /// What a manifest has to want for an import to be granted; none where no plugin is granted it.
     pub fn want_of(import: &str) -> Option<Want> {
-        match import.split_once('@') {
-            Some(("tunesmith:plugin/log", _)) => Some(Want::Log),
-            _ => wasi::interface(import).map(|_| Want::Wasi),
-        }
+        admission::want_of(import)
     }
 }
 

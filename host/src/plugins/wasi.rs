@@ -66,7 +66,11 @@ pub(super) fn interface(import: &str) -> Option<&str> {
 }
 
 /// Defines what `component` imports of WASI, whatever the patch version it was built against.
-pub(super) fn add_to_linker(linker: &mut Linker<CallState>, engine: &Engine, component: &Component) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(
+    linker: &mut Linker<CallState>,
+    engine: &Engine,
+    component: &Component,
+) -> wasmtime::Result<()> {
     for (name, import) in component.component_type().imports(engine) {
         let (Some(interface), ComponentItem::ComponentInstance(instance)) = (interface(name), import.ty) else {
             continue;
@@ -148,7 +152,9 @@ fn define(linked: &mut LinkerInstance<CallState>, interface: &str, item: &str) -
         _ => {
             let function = format!("wasi:{interface}#{item}");
             linked.func_new(item, move |_, _, _, _| {
-                wasmtime::bail!("it called `{function}`, and WASI is without power here: no files, network or processes")
+                wasmtime::bail!(
+                    "it called `{function}`, and WASI is without power here: no files, network or processes"
+                )
             })
         }
     }

@@ -26,12 +26,18 @@ pub(super) fn checks(select: Select, extract: Extract, agent_type: &str, setting
         }),
         outcome("it says which spans it wants", select(&config).map(|_| ()).map_err(text)),
         outcome("an empty batch gives nothing", nothing(extract)),
-        outcome("any text, attribute and annotation is taken", extract(&samples::hard_spans()).map(|_| ()).map_err(text)),
+        outcome(
+            "any text, attribute and annotation is taken",
+            extract(&samples::hard_spans()).map(|_| ()).map_err(text),
+        ),
         outcome("the same call twice gives the same", twice(extract, &spans)),
         outcome("spans in another order give the same examples", reversed(extract, &spans)),
         outcome("spans with one input alone give what they give among others", grouped(extract, &spans)),
         outcome("a full batch is extracted", full_batch(extract)),
-        outcome("a megabyte of text is extracted, left out, or refused with an error of the plugin's own", long(extract)),
+        outcome(
+            "a megabyte of text is extracted, left out, or refused with an error of the plugin's own",
+            long(extract),
+        ),
     ]
 }
 
@@ -96,7 +102,8 @@ fn grouped(extract: ExtractSpans, spans: &[Span]) -> Result<(), String> {
 }
 
 fn full_batch(extract: ExtractSpans) -> Result<(), String> {
-    let spans: Vec<_> = (0..1024).map(|id| samples::span(id, &format!("query {id}"), "agent", Some("approved"))).collect();
+    let spans: Vec<_> =
+        (0..1024).map(|id| samples::span(id, &format!("query {id}"), "agent", Some("approved"))).collect();
     extract(&spans).map(|_| ()).map_err(text)
 }
 

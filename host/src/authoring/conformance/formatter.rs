@@ -16,12 +16,16 @@ pub(super) fn checks(format: Format, agent_type: &str, settings: &Settings) -> V
     let format = &|examples: &[Example]| format(&config, examples);
     let examples = [samples::plain_examples(), samples::hard_examples()].concat();
     let alone = each_alone(format, &examples);
-    let (good, expected): (Vec<_>, Vec<_>) = alone.as_ref().map(|alone| alone.iter().cloned().unzip()).unwrap_or_default();
+    let (good, expected): (Vec<_>, Vec<_>) =
+        alone.as_ref().map(|alone| alone.iter().cloned().unzip()).unwrap_or_default();
     let reversed = |items: &[_]| items.iter().rev().cloned().collect::<Vec<_>>();
     vec![
         outcome("an empty list gives an empty list", format(&[]).map(|_| ()).map_err(text)),
         outcome("records of ordinary examples are fit to train", fit_to_train(format)),
-        outcome("each kind and text is formatted, left out, or refused with an error of the plugin's own", alone.map(|_| ())),
+        outcome(
+            "each kind and text is formatted, left out, or refused with an error of the plugin's own",
+            alone.map(|_| ()),
+        ),
         outcome("one result for each example, in order: together as alone", same(format, &good, &expected)),
         outcome("in reverse, the same results in reverse", {
             let expected = expected.iter().rev().cloned().collect::<Vec<_>>();
@@ -29,7 +33,10 @@ pub(super) fn checks(format: Format, agent_type: &str, settings: &Settings) -> V
         }),
         outcome("the same call twice gives the same", twice(format, &good)),
         outcome("a full batch is formatted", full_batch(format, &good)),
-        outcome("a megabyte of text is formatted, left out, or refused with an error of the plugin's own", long(format)),
+        outcome(
+            "a megabyte of text is formatted, left out, or refused with an error of the plugin's own",
+            long(format),
+        ),
     ]
 }
 
@@ -66,7 +73,8 @@ fn fit_to_train(format: FormatExamples) -> Result<(), String> {
         for result in results {
             match result {
                 Formatted::Ready(record) => {
-                    dataset::validate(std::slice::from_ref(&record), method(&record)).map_err(|error| error.to_string())?;
+                    dataset::validate(std::slice::from_ref(&record), method(&record))
+                        .map_err(|error| error.to_string())?;
                     ready += 1;
                 }
                 Formatted::Skipped(reason) => refusal = refusal.or(Some(format!("left out: {reason}"))),

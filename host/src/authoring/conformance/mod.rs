@@ -22,9 +22,12 @@ pub struct Outcome {
 /// Holds a plugin to the contract of its kind.
 pub fn conform(subject: &Subject, agent_type: &str, settings: &Settings) -> Vec<Outcome> {
     match subject {
-        Subject::Extractor(plugin) => extractor::checks(&|config| plugin.selection(config), &|config, spans| {
-            plugin.extract(config, spans, 1)
-        }, agent_type, settings),
+        Subject::Extractor(plugin) => extractor::checks(
+            &|config| plugin.selection(config),
+            &|config, spans| plugin.extract(config, spans, 1),
+            agent_type,
+            settings,
+        ),
         Subject::Formatter(plugin) => {
             formatter::checks(&|config, examples| plugin.format_batch(config, examples, 1), agent_type, settings)
         }
@@ -39,7 +42,7 @@ fn outcome(check: &'static str, result: Result<(), String>) -> Outcome {
 }
 
 /// An error that the plugin chose to give: it says what it does not serve.
-fn is_own(error: &PluginError) -> bool {
+pub fn is_own(error: &PluginError) -> bool {
     matches!(error, PluginError::Call { fault: Fault::Plugin(_), .. })
 }
 

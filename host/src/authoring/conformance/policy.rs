@@ -14,9 +14,8 @@ const SWEEP: std::ops::RangeInclusive<u32> = 0..=30;
 
 pub(super) fn checks(decide: Decide, agent_type: &str, settings: &Settings) -> Vec<Outcome> {
     let config = samples::policy_config(settings);
-    let decide = &|model_type, tenths: u32| {
-        decide(&config, &samples::statistics(agent_type, model_type, tenths)).map_err(text)
-    };
+    let decide =
+        &|model_type, tenths: u32| decide(&config, &samples::statistics(agent_type, model_type, tenths)).map_err(text);
     let both = |check: &dyn Fn(ModelType) -> Result<(), String>| {
         [ModelType::Llm, ModelType::Embedding].into_iter().try_for_each(check)
     };

@@ -61,7 +61,8 @@ pub(super) fn run(args: &TestArgs) -> Result<Answer, HostError> {
         update(path, &fixtures)?;
     }
     let contract = authoring::conform(&subject, agent_type, &args.settings);
-    let passed = fixtures.iter().all(|run| run.failure.is_none()) && contract.iter().all(|check| check.failure.is_none());
+    let passed =
+        fixtures.iter().all(|run| run.failure.is_none()) && contract.iter().all(|check| check.failure.is_none());
     let report = Report { plugin: subject.identity(), passed, fixtures, contract };
     Ok(Answer { exit_code: u8::from(!passed), ..Answer::new(text(&report), &report) })
 }
