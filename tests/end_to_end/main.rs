@@ -11,6 +11,7 @@ mod bad_plugins;
 mod bad_telemetry;
 mod conversations;
 mod embedding;
+mod frozen_plugins;
 mod generating;
 mod gpu;
 mod gpu_faults;

@@ -48,6 +48,7 @@ const WIT: &[File] = &[
     file!("wit/types.wit", "wit/types.wit"),
     file!("wit/extractor.wit", "wit/extractor.wit"),
     file!("wit/formatter.wit", "wit/formatter.wit"),
+    file!("wit/log.wit", "wit/log.wit"),
     file!("wit/policy.wit", "wit/policy.wit"),
 ];
 
@@ -175,7 +176,7 @@ mod tests {
                 "plugin.toml",
                 "src/lib.rs",
                 "wit/extractor.wit",
-                "wit/formatter.wit",
+                "wit/formatter.wit", "wit/log.wit",
                 "wit/policy.wit",
                 "wit/types.wit"
             ]
