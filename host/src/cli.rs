@@ -1,9 +1,13 @@
 //! The command line: types and help text, nothing else.
 
+mod authoring;
 mod models;
+mod plugins;
 mod telemetry;
 
+pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
+pub use plugins::{KeygenArgs, SignArgs};
 pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
@@ -152,7 +156,7 @@ Examples:
         after_help = "Example:\n  tunesmith export --base-model models/SmolLM2-135M --adapter outputs/adapters/mine --out mine.gguf"
     )]
     Export(ExportArgs),
-    /// Look at plugins
+    /// Look at plugins; start, check and test one's own
     #[command(subcommand)]
     Plugins(PluginsCommand),
     /// Check this machine: GPU, processor, memory, plugins, model, store, with what to do about each lack
@@ -223,6 +227,30 @@ pub enum ExampleChoice {
 pub enum PluginsCommand {
     /// List the built-in plugins
     List,
+    /// Write a folder to start a plugin from, which builds and passes its tests
+    #[command(after_help = "Example:\n  tunesmith plugins new formatter my-formatter --lang python")]
+    New(NewArgs),
+    /// Say what a component is, and everything that keeps a run from loading it
+    #[command(after_help = "Example:\n  tunesmith plugins check dist/my-formatter.wasm")]
+    Check(CheckArgs),
+    /// Run a plugin over fixtures and hold it to the contract of its kind, with time, fuel and memory
+    #[command(after_help = "\
+Examples:
+  tunesmith plugins test dist/my-formatter.wasm
+  tunesmith plugins test dist/my-formatter.wasm --fixtures tests/ --expect tests/expected.jsonl")]
+    Test(TestArgs),
+    /// Say which plugin serves an agent, who decided that, what it gets and everything that keeps it from serving
+    #[command(after_help = "\
+Examples:
+  tunesmith plugins explain --agent-type routing
+  tunesmith plugins explain --config tenants/acme.toml --tenant acme --agent-type routing --json")]
+    Explain(Box<RunArgs>),
+    /// Make a key to sign plugins with, and print its public half for `trusted_keys`
+    #[command(after_help = "Example:\n  tunesmith plugins keygen --out plugins.key")]
+    Keygen(KeygenArgs),
+    /// Sign a plugin: its component and its manifest, so that neither can be changed or swapped
+    #[command(after_help = "Example:\n  tunesmith plugins sign --key plugins.key dist/ours.wasm")]
+    Sign(SignArgs),
 }
 
 #[cfg(test)]

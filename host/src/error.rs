@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use trainer_cuda::TrainerError;
 
+use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
@@ -24,6 +25,9 @@ pub enum HostError {
     /// A plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// What the author of a plugin gave.
+    #[error(transparent)]
+    Authoring(#[from] AuthoringError),
     /// The telemetry store, or a file to import.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),

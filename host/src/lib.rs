@@ -1,5 +1,6 @@
 //! Tunesmith: telemetry of LLM agents in, LoRA adapters out. [`pipeline::finetune`] is the whole run.
 
+pub mod authoring;
 pub mod cli;
 pub mod commands;
 pub mod compute;

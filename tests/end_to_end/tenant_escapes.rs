@@ -191,6 +191,20 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("export --base-model", "export --base-model {} --adapter own --out new.gguf", "model"),
     ("export --adapter", "export --base-model ../../models/base --adapter {} --out new.gguf", "adapter"),
     ("export --out", "export --base-model ../../models/base --adapter own --out {}", "new.gguf"),
+    ("plugins explain --config", "plugins explain --config {}", "tunesmith.toml"),
+    ("plugins explain --store", "plugins explain --store {}", "telemetry.sqlite"),
+    ("plugins explain --import", "plugins explain --import {}", "traces.jsonl"),
+    ("plugins explain --output-dir", "plugins explain --output-dir {}", "outputs/adapters"),
+    ("plugins explain --base-model", "plugins explain --base-model {}", "model"),
+    ("plugins explain --phoenix-api-key-file", "plugins explain --phoenix-api-key-file {}", "key"),
+    ("plugins explain --cuda-libs", "plugins explain --cuda-libs {}", "adapter"),
+    ("plugins new --dir", "plugins new formatter mine --lang rust --dir {}", "new"),
+    ("plugins check component", "plugins check {}", "plugin.wasm"),
+    ("plugins test --fixtures", "plugins test alpaca-formatter --fixtures {}", "records.jsonl"),
+    ("plugins test --expect", "plugins test alpaca-formatter --update --expect {}", "new.jsonl"),
+    ("plugins keygen --out", "plugins keygen --out {}", "new"),
+    ("plugins sign component", "plugins sign {} --key own", "plugin.wasm"),
+    ("plugins sign --key", "plugins sign own.wasm --key {}", "key"),
 ];
 
 #[test]

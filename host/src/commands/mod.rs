@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command, OutputArgs, PluginsCommand, RunArgs, ScopeArgs};
+use crate::cli::{Cli, Command, OutputArgs, RunArgs, ScopeArgs};
 use crate::config::RunConfig;
 use crate::error::HostError;
 use crate::progress::Progress;
@@ -101,7 +101,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Embed(args) => embed::run(scope, args, json),
         Command::Merge(args) => merge::run(scope, &args),
         Command::Export(args) => export::run(scope, &args),
-        Command::Plugins(PluginsCommand::List) => plugins::list(),
+        Command::Plugins(command) => plugins::run(scope, command),
         Command::Doctor(args) => doctor::run(scope, args),
     }
 }

@@ -39,6 +39,14 @@ pub enum ConfigError {
         /// What would make sense.
         want: String,
     },
+    /// A plugin is named with a pin that is none.
+    #[error("`{key}`: {want}")]
+    Pin {
+        /// `formatter`
+        key: &'static str,
+        /// What is wrong, and what would make sense.
+        want: String,
+    },
     /// A value that another version or part serves, not this build.
     #[error("`{key} = \"{value}\"` is not in this build: {remedy}")]
     NotInThisBuild {

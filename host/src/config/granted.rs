@@ -1,5 +1,7 @@
 use serde::Serialize;
 
+use crate::plugins::PluginGrants;
+
 /// What an operator allows a tenant. No file, variable or flag of the tenant sets it; the default, which a machine's own
 /// user has, is everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -12,6 +14,8 @@ pub struct Granted {
     pub memory_limit: Option<u64>,
     /// Phoenix servers that may be read.
     pub phoenix_urls: Option<Vec<String>>,
+    /// What plugins may be and have.
+    pub plugins: PluginGrants,
 }
 
 impl Granted {

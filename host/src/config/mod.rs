@@ -19,14 +19,14 @@ pub use granted::Granted;
 pub use load::{DEFAULT_FILE, default_file, load};
 pub use options::{
     AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
-    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions,
-    PluginSettings, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
+    PluginSettings, PluginSources, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 
 use crate::compute::ComputeConfig;
 use crate::plugins::bindings::extraction::ExtractionConfig;
 use crate::plugins::bindings::selection_policy::PolicyConfig;
-use crate::plugins::{Limits, PluginRef};
+use crate::plugins::{Choice, LimitSettings, Limits, PluginGrants, PluginKind, Resolution};
 
 /// A run's configuration: every default filled in, every value checked.
 #[derive(Debug, Clone, Serialize)]
@@ -178,15 +178,22 @@ pub struct ExecutionConfig {
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginsConfig {
     /// The extractor.
-    pub extractor: PluginRef,
+    pub extractor: Choice,
     /// The formatter.
-    pub formatter: PluginRef,
+    pub formatter: Choice,
     /// The policy.
-    pub policy: PluginRef,
+    pub policy: Choice,
     /// The formatter's settings; the extractor's and the policy's lie in their own configurations.
     pub formatter_settings: Vec<(String, String)>,
-    /// Caps on a call.
+    /// Caps on a call of a plugin that asks for none of its own.
     pub limits: Limits,
+    /// Those of them that are configured: a plugin's own wishes do not change these.
+    #[serde(skip)]
+    pub set_limits: LimitSettings,
+    /// What an operator grants the tenant's plugins; everything, where nobody is above the user.
+    pub grants: PluginGrants,
+    /// Where the extractor or the formatter fails on a batch.
+    pub on_failure: OnFailure,
 }
 
 impl RunConfig {
@@ -234,11 +241,32 @@ impl RunConfig {
                 min_triplets: options.min_triplets.unwrap_or(100),
                 settings: sections::settings(&options.plugins.settings.policy),
             },
-            plugins: sections::plugins(&options.plugins, &agent),
+            plugins: sections::plugins(&options.plugins, &agent_type, &agent, options.granted.plugins.clone())?,
             tenant_id,
             agent_type,
             granted: options.granted,
         })
+    }
+}
+
+impl RunConfig {
+    /// The row of the resolution table for the plugin of `kind`.
+    pub fn resolution(&self, kind: PluginKind) -> Resolution {
+        let plugins = &self.plugins;
+        let (choice, settings) = match kind {
+            PluginKind::Extractor => (&plugins.extractor, &self.extraction.settings),
+            PluginKind::Formatter => (&plugins.formatter, &plugins.formatter_settings),
+            PluginKind::Policy => (&plugins.policy, &self.policy.settings),
+        };
+        Resolution {
+            kind,
+            choice: choice.clone(),
+            tenant: self.tenant_id.clone(),
+            agent_type: Some(self.agent_type.clone()),
+            settings: settings.iter().map(|(key, _)| key.clone()).collect(),
+            limits: plugins.set_limits,
+            grants: plugins.grants.clone(),
+        }
     }
 }
 

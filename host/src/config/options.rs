@@ -3,7 +3,7 @@
 //! Every field is optional here; [`RunConfig`](super::RunConfig) has the defaults filled in and the values checked.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Granted;
 use crate::compute::DeviceName;
+use crate::plugins::PluginKind;
 
 /// The keys of `tunesmith.toml`, and the flags of the commands that read a project.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -250,13 +251,13 @@ pub struct TripletOptions {
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Plugins")]
 pub struct PluginOptions {
-    /// Extractor: a built-in name or a `.wasm` component [default: annotated-extractor]
+    /// Extractor: a built-in name or a `.wasm` component, pinned with `@sha256:DIGITS` [default: annotated-extractor]
     #[arg(long, env = "TUNESMITH_EXTRACTOR", value_name = "PLUGIN")]
     pub extractor: Option<String>,
-    /// Formatter: a built-in name or a `.wasm` component [default: alpaca-formatter]
+    /// Formatter: a built-in name or a `.wasm` component, pinned with `@sha256:DIGITS` [default: alpaca-formatter]
     #[arg(long, env = "TUNESMITH_FORMATTER", value_name = "PLUGIN")]
     pub formatter: Option<String>,
-    /// Policy: a built-in name or a `.wasm` component [default: threshold-policy]
+    /// Policy: a built-in name or a `.wasm` component, pinned with `@sha256:DIGITS` [default: threshold-policy]
     #[arg(long, env = "TUNESMITH_POLICY", value_name = "PLUGIN")]
     pub policy: Option<String>,
     /// Wall time of one plugin call [default: 5000]
@@ -268,9 +269,43 @@ pub struct PluginOptions {
     /// Output of one plugin call [default: 16]
     #[arg(long = "plugin-output-mib", env = "TUNESMITH_PLUGIN_OUTPUT_MIB", value_name = "MIB")]
     pub output_mib: Option<NonZeroU32>,
+    /// Instructions of one plugin call: the same verdict on every machine, a fifth slower [default: not counted]
+    #[arg(long = "plugin-fuel", env = "TUNESMITH_PLUGIN_FUEL", value_name = "N")]
+    pub fuel: Option<NonZeroU64>,
+    /// Call stack of plugins, 64 to 1024 [default: 512]
+    #[arg(long = "plugin-stack-kib", env = "TUNESMITH_PLUGIN_STACK_KIB", value_name = "KIB")]
+    pub stack_kib: Option<NonZeroU32>,
+    /// Elements of one table of a plugin [default: 20000]
+    #[arg(long = "plugin-table-elements", env = "TUNESMITH_PLUGIN_TABLE_ELEMENTS", value_name = "N")]
+    pub table_elements: Option<NonZeroU32>,
+    /// Examples that an extractor may give for each span of a batch, beside 1024 for the batch [default: 64]
+    #[arg(long = "plugin-records-per-span", env = "TUNESMITH_PLUGIN_RECORDS_PER_SPAN", value_name = "N")]
+    pub records_per_span: Option<NonZeroU32>,
+    /// Log lines of one plugin call; more are dropped and counted [default: 64]
+    #[arg(long = "plugin-log-kib", env = "TUNESMITH_PLUGIN_LOG_KIB", value_name = "KIB")]
+    pub log_kib: Option<u32>,
+    /// Size of a plugin's component that is compiled at all [default: 64]
+    #[arg(long = "plugin-component-mib", env = "TUNESMITH_PLUGIN_COMPONENT_MIB", value_name = "MIB")]
+    pub component_mib: Option<NonZeroU32>,
+    /// Where a plugin fails on a batch: end the run, or leave the batch out and count it [default: fail]
+    #[arg(long = "plugin-on-failure", env = "TUNESMITH_PLUGIN_ON_FAILURE", value_name = "WHAT")]
+    pub on_failure: Option<OnFailure>,
     /// `[plugins.settings.<kind>]`: handed to the plugin as text
     #[arg(skip)]
     pub settings: PluginSettings,
+    /// Where the three plugins above were named; no key of the file.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub sources: PluginSources,
+}
+
+/// Where the plugins of all agents were named.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PluginSources {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// Those that a flag or the environment named.
+    pub command_line: Vec<PluginKind>,
 }
 
 /// `[plugins.settings]`: a table per kind of plugin; the keys are the plugin's own.
@@ -439,6 +474,15 @@ choice! {
     }
 }
 choice! {
+    /// Where a plugin fails on a batch of spans or examples.
+    OnFailure {
+        /// The run ends.
+        Fail,
+        /// The batch is left out and counted; the run ends where every batch fails.
+        Skip,
+    }
+}
+choice! {
     /// How far two embeddings are apart.
     Distance {
         /// `1 - cos(a, b)`.
@@ -518,6 +562,28 @@ impl Modality {
             Self::Video => "video",
             Self::Image => "image",
             Self::Text => "text",
+        }
+    }
+}
+
+impl PluginOptions {
+    /// The setting for the plugin of `kind`.
+    pub fn of_kind(&self, kind: PluginKind) -> Option<&str> {
+        match kind {
+            PluginKind::Extractor => self.extractor.as_deref(),
+            PluginKind::Formatter => self.formatter.as_deref(),
+            PluginKind::Policy => self.policy.as_deref(),
+        }
+    }
+}
+
+impl AgentOptions {
+    /// The agent's own setting for the plugin of `kind`.
+    pub fn of_kind(&self, kind: PluginKind) -> Option<&str> {
+        match kind {
+            PluginKind::Extractor => self.extractor.as_deref(),
+            PluginKind::Formatter => self.formatter.as_deref(),
+            PluginKind::Policy => self.policy.as_deref(),
         }
     }
 }

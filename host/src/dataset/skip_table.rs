@@ -7,7 +7,20 @@ pub struct SkipTable {
     counts: BTreeMap<String, u64>,
 }
 
+/// Rows that plugins may fill: theirs are a handful of fixed phrases, and a table of one row a span tells nobody
+/// anything.
+const MAX_REASONS: usize = 1000;
+
+/// Where the reasons beyond [`MAX_REASONS`] are counted.
+const OTHER: &str = "other reasons";
+
 impl SkipTable {
+    /// Counts one more for a reason in a plugin's words.
+    pub fn add_of_plugin(&mut self, reason: &str) {
+        let full = self.counts.len() >= MAX_REASONS && !self.counts.contains_key(reason);
+        self.add(if full { OTHER } else { reason });
+    }
+
     /// Counts one more for this reason.
     pub fn add(&mut self, reason: &str) {
         self.add_many(reason, 1);
@@ -58,5 +71,16 @@ mod tests {
         assert_eq!(table.rows(), [("empty output", 3), ("failed span", 2), ("no verdict", 2)]);
         assert_eq!((table.total(), table.count("never")), (7, 0));
         assert_eq!(serde_json::to_string(&table).unwrap(), r#"{"empty output":3,"failed span":2,"no verdict":2}"#);
+    }
+    #[test]
+    fn a_flood_of_reasons_ends_in_one_row() {
+        let mut table = SkipTable::default();
+        for index in 0..1500 {
+            table.add_of_plugin(&format!("reason {index}"));
+        }
+        table.add_of_plugin("reason 7");
+        table.add("duplicate");
+        assert_eq!((table.count("other reasons"), table.count("reason 7"), table.count("duplicate")), (500, 2, 1));
+        assert_eq!((table.rows().len(), table.total()), (1002, 1502));
     }
 }

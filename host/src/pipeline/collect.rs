@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::telemetry::BatchLimits;
 
 use super::Source;
+use super::failures::BatchFailures;
 
 /// Warnings of a run that are told one by one; a broken exporter would else write one a span.
 const MAX_WARNINGS: u64 = 20;
@@ -44,13 +45,16 @@ pub fn collect(
     let stage = progress.stage("extract", source.store.count_matching(&source.project, &rules)?);
     let (mut spans, mut warnings) = (0, 0);
     let (mut examples, mut origins, mut skipped) = (Vec::new(), Origins::default(), SkipTable::default());
+    let mut failures = BatchFailures::new(config.plugins.on_failure);
     let mut batches = source.store.batches(&source.project, &rules, BatchLimits::default())?;
     for (index, batch) in batches.by_ref().enumerate() {
         progress.check_stop()?;
         let batch = batch?;
-        let extraction = extractor.extract(&config.extraction, &batch, index + 1)?;
+        spans += batch.len() as u64;
+        let outcome = extractor.extract(&config.extraction, &batch, index + 1);
+        let Some(extraction) = failures.settle(outcome, batch.len(), &mut skipped)? else { continue };
         for left_out in &extraction.skipped {
-            skipped.add(&left_out.reason);
+            skipped.add_of_plugin(&left_out.reason);
             if let Some(warning) = &left_out.warning {
                 warnings += 1;
                 if warnings <= MAX_WARNINGS {
@@ -64,9 +68,9 @@ pub fn collect(
         }
         origins.note(&batch, &extraction.examples);
         examples.extend(extraction.examples);
-        spans += batch.len() as u64;
         stage.at(spans, &format!("{} examples", examples.len()));
     }
+    failures.finish()?;
     if warnings > MAX_WARNINGS {
         tracing::warn!("{} more spans with warnings", warnings - MAX_WARNINGS);
     }

@@ -10,6 +10,7 @@ use crate::plugins::bindings::formatting::{Formatted, FormatterConfig, TrainingR
 use crate::plugins::bindings::types::Example;
 use crate::progress::Progress;
 
+use super::failures::BatchFailures;
 use super::recipe::Recipe;
 
 /// Records, and beside each the example that it came from.
@@ -39,15 +40,26 @@ pub fn format(
 ) -> Result<Formatting, HostError> {
     let settings = config.plugins.formatter_settings.clone();
     let formatter_config = FormatterConfig { agent_type: config.agent_type.clone(), settings };
-    let formatted = formatter.format(&formatter_config, &examples)?;
+    // None for each example of a batch that was left out.
+    let mut formatted: Vec<Option<Formatted>> = Vec::with_capacity(examples.len());
+    let mut failures = BatchFailures::new(config.plugins.on_failure);
+    for (index, batch) in formatter.batches(&examples).enumerate() {
+        let outcome = formatter.format_batch(&formatter_config, batch, index + 1);
+        match failures.settle(outcome, batch.len(), skipped)? {
+            Some(results) => formatted.extend(results.into_iter().map(Some)),
+            None => formatted.extend(batch.iter().map(|_| None)),
+        }
+    }
+    failures.finish()?;
     let mut formatting = Formatting::default();
     for (result, example) in formatted.into_iter().zip(examples) {
         match result {
-            Formatted::Ready(record) => {
+            Some(Formatted::Ready(record)) => {
                 formatting.records.push(record);
                 formatting.sources.push(example);
             }
-            Formatted::Skipped(reason) => skipped.add(&reason),
+            Some(Formatted::Skipped(reason)) => skipped.add_of_plugin(&reason),
+            None => {}
         }
     }
     Ok(formatting)

@@ -8,6 +8,7 @@
 
 mod collect;
 mod decide;
+mod failures;
 mod fit;
 mod format;
 mod mark;

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::RunConfig;
-use crate::plugins::{
-    Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, PluginRef, Policy,
-};
+use crate::plugins::{Extractor, Formatter, Limits, PluginEngine, PluginError, PluginIdentity, PluginKind, Policy};
 
 /// Who extracts, formats and decides.
 pub struct RunPlugins {
@@ -26,11 +24,20 @@ impl RunPlugins {
     /// The first plugin's that does not fit.
     pub fn load(config: &RunConfig) -> Result<Self, PluginError> {
         let engine = PluginEngine::new(config.plugins.limits)?;
-        let find = |reference: &PluginRef, kind| PluginPackage::find(reference, kind, Some(&config.agent_type));
+        let package = |kind| {
+            let mut package = config.resolution(kind).package()?;
+            let Limits { deadline, memory_bytes, output_bytes, .. } = package.allowance.limits;
+            package.allowance.limits = Limits { deadline, memory_bytes, output_bytes, ..config.plugins.limits };
+            Ok::<_, PluginError>(package)
+        };
+        let extractor = Extractor::load(&engine, &package(PluginKind::Extractor)?)?;
+        let formatter = Formatter::load(&engine, &package(PluginKind::Formatter)?)?;
+        let policy = Policy::load(&engine, &package(PluginKind::Policy)?)?;
+        let tenant = &config.tenant_id;
         Ok(Self {
-            extractor: Extractor::load(&engine, &find(&config.plugins.extractor, PluginKind::Extractor)?)?,
-            formatter: Formatter::load(&engine, &find(&config.plugins.formatter, PluginKind::Formatter)?)?,
-            policy: Policy::load(&engine, &find(&config.plugins.policy, PluginKind::Policy)?)?,
+            extractor: extractor.for_tenant(tenant),
+            formatter: formatter.for_tenant(tenant),
+            policy: policy.for_tenant(tenant),
             engine,
         })
     }

@@ -1,15 +1,30 @@
-//! What a component must be before it may run: a component, without imports, with the export of its kind.
+//! What a component must be before it may run: a component, without imports but those it was granted, with the export
+//! of its kind.
+
+use std::collections::BTreeSet;
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::allowance::Want;
 use super::error::PluginError;
 use super::manifest::PluginKind;
+use super::text::plain;
+use super::wasi;
 
-/// Refuses a component that wants anything of the host, or lacks the interface of its kind.
-pub(super) fn check(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
-    check_imports(engine, plugin, component)?;
+/// Characters of a component's names, and of what the compiler says of it, that are told.
+const MAX_CHARS: usize = 1000;
+
+/// Refuses a component that wants more of the host than it was granted, or lacks the interface of its kind.
+pub(super) fn check(
+    engine: &Engine,
+    plugin: &str,
+    component: &Component,
+    kind: PluginKind,
+    granted: &BTreeSet<Want>,
+) -> Result<(), PluginError> {
+    check_imports(engine, plugin, component, granted)?;
     check_exports(engine, plugin, component, kind)
 }
 
@@ -17,7 +32,14 @@ pub(super) fn check(engine: &Engine, plugin: &str, component: &Component, kind: 
 pub(super) fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -> PluginError {
     let plugin = plugin.to_owned();
     if wasm.starts_with(COMPONENT_PREAMBLE) {
-        PluginError::Incompatible { plugin, what: format!("it does not compile: {error:#}; build or copy it again") }
+        let text = format!("{error:#}");
+        let error = plain(&text, MAX_CHARS);
+        // The pool's refusals come with the compiler's.
+        let what = match error.contains("pooling allocator") || error.contains("exceeds the configured maximum") {
+            true => format!("it takes more than a plugin may: {error}; build it of fewer or smaller parts"),
+            false => format!("it does not compile: {error}; build or copy it again"),
+        };
+        PluginError::Incompatible { plugin, what }
     } else if wasm.starts_with(b"\0asm") {
         PluginError::NotAComponent { plugin, what: "it is a core module".to_owned() }
     } else {
@@ -27,14 +49,31 @@ pub(super) fn not_compiled(plugin: &str, wasm: &[u8], error: &wasmtime::Error) -
 
 /// An export that is there under the right name, but with other functions or types.
 pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError {
-    let what = format!("{error:#}; rebuild it against this version's `wit/` folder");
+    let error = format!("{error:#}");
+    let what = format!("{}; rebuild it against this version's `wit/` folder", plain(&error, MAX_CHARS));
     PluginError::Incompatible { plugin: plugin.to_owned(), what }
 }
 
 /// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
 const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
 
-fn check_imports(engine: &Engine, plugin: &str, component: &Component) -> Result<(), PluginError> {
+/// The import of [`Want::Log`], in whatever version of our WIT package; the linker knows which fit.
+const LOG: &str = "tunesmith:plugin/log@0.1.";
+
+/// What a plugin has to want for an import to be granted; none where no plugin is granted it.
+pub(super) fn want_of(import: &str) -> Option<Want> {
+    match import.starts_with(LOG) {
+        true => Some(Want::Log),
+        false => wasi::interface(import).map(|_| Want::Wasi),
+    }
+}
+
+fn check_imports(
+    engine: &Engine,
+    plugin: &str,
+    component: &Component,
+    granted: &BTreeSet<Want>,
+) -> Result<(), PluginError> {
     for (name, import) in component.component_type().imports(engine) {
         // An interface of types only is no capability: `tunesmith:plugin/types` is one.
         let harmless = match &import.ty {
@@ -43,20 +82,27 @@ fn check_imports(engine: &Engine, plugin: &str, component: &Component) -> Result
             }
             item => matches!(item, ComponentItem::Type(_)),
         };
-        if !harmless {
-            return Err(PluginError::UnknownImport { plugin: plugin.to_owned(), import: name.to_owned() });
+        if harmless {
+            continue;
+        }
+        let (plugin, import) = (plugin.to_owned(), plain(name, MAX_CHARS).into_owned());
+        match want_of(name) {
+            Some(want) if granted.contains(&want) => {}
+            Some(want) => return Err(PluginError::NotGranted { plugin, import, want }),
+            None => return Err(PluginError::UnknownImport { plugin, import }),
         }
     }
     Ok(())
 }
 
 fn check_exports(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
-    let ty = component.component_type();
-    if ty.get_export(engine, kind.export()).is_some() {
+    // As the bindings look it up: an earlier patch of the WIT exports it under its own version.
+    if component.get_export_index(None, kind.export()).is_some() {
         return Ok(());
     }
+    let ty = component.component_type();
     let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
-    let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let found = if names.is_empty() { "nothing".to_owned() } else { plain(&names.join(", "), MAX_CHARS).into_owned() };
     Err(PluginError::MissingExport { plugin: plugin.to_owned(), kind, export: kind.export(), found })
 }
 
@@ -74,6 +120,7 @@ mod tests {
             manifest: PluginManifest::parse(manifest, std::path::Path::new("plugin.toml")).unwrap(),
             digest: digest(wasm),
             origin: PluginRef::BuiltIn("p".into()),
+            signer: None,
             allowance: Default::default(),
             wasm: wasm.to_vec().into(),
         };
@@ -102,7 +149,7 @@ mod tests {
     fn a_component_without_the_interface_of_its_kind_is_refused() {
         assert_eq!(
             load(COMPONENT_PREAMBLE),
-            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.0`, which every extractor must; it exports: \
+            "plugin `p` does not export `tunesmith:plugin/extraction@0.1.1`, which every extractor must; it exports: \
              nothing; name another plugin, or build it for the world `extractor`"
         );
     }

@@ -2,7 +2,7 @@
 //! Python or JavaScript one, loading takes 40 us.
 //!
 //! Loading native code is only as safe as the file it comes from. So a file is used only where its folder is ours
-//! alone, and only where its contents still have the digest they were written with; nobody but this module
+//! alone, and only where its name and contents still have the digest they were written with; nobody but this module
 //! writes there, and a tenant's own `.cwasm` is never accepted. Where any of that fails, we compile in memory.
 
 use std::fs::{self, DirBuilder};
@@ -87,25 +87,33 @@ fn make_private(dir: &Path) -> bool {
         && fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
 }
 
-/// A file's contents after its leading SHA-256, where the two agree.
+/// A file's contents after its seal, where the seal is theirs.
 fn read_sealed(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = fs::read(path).ok()?;
-    let code = bytes.get(32..)?;
-    if Sha256::digest(code)[..] != bytes[..32] {
+    let code = bytes.get(SEAL_BYTES..)?;
+    if seal(path, code) != bytes[..SEAL_BYTES] {
         tracing::debug!("compiling anew, `{}` is damaged", path.display());
         return None;
     }
-    Some(bytes.split_off(32))
+    Some(bytes.split_off(SEAL_BYTES))
 }
 
 /// Writes under a temporary name and renames: two runs at once both succeed.
 fn write_sealed(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(&Sha256::digest(code))?;
+    file.write_all(&seal(path, code))?;
     file.write_all(code)?;
     file.persist(path)?;
     Ok(())
+}
+
+const SEAL_BYTES: usize = 32;
+
+/// The SHA-256 of the file's name and contents: one plugin's code is not taken for another's either.
+fn seal(path: &Path, code: &[u8]) -> [u8; SEAL_BYTES] {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    Sha256::new().chain_update(name).chain_update(code).finalize().into()
 }
 
 /// A `Hasher` whose result is the same in every build, as `DefaultHasher` does not promise.
@@ -159,6 +167,19 @@ mod tests {
         fs::write(path, &bad).unwrap();
         cache.load_or_compile(&engine, EMPTY_COMPONENT, "00").unwrap();
         assert_eq!(fs::read(path).unwrap(), good);
+    }
+
+    #[test]
+    fn compiled_code_under_another_plugins_name_is_not_used() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let cache = ComponentCache::at(Some(root.path().join("components")), &engine);
+        cache.load_or_compile(&engine, EMPTY_COMPONENT, "00").unwrap();
+        let file = cached(cache.dir().unwrap()).remove(0);
+        let other = file.with_file_name(file.file_name().unwrap().to_str().unwrap().replacen("00-", "11-", 1));
+        fs::rename(&file, &other).unwrap();
+        // It would load if the file were used.
+        assert!(cache.load_or_compile(&engine, b"", "11").is_err());
     }
 
     #[test]

@@ -1,29 +1,31 @@
-//! The WebAssembly runtime: one engine a process, a fresh store and instance for every call.
+//! The WebAssembly runtime: one engine a run, which compiles plugins and admits them.
 //!
 //! A fresh instance costs 20 us with the pooling allocator; for that, no state of one batch, or of one tenant,
 //! reaches the next, and a call that trapped leaves nothing behind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{InstancePre, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::admission;
-use super::bindings::types;
+use super::admitted::Admitted;
+use super::allowance::Want;
+use super::bindings::log;
 use super::cache::ComponentCache;
-use super::error::{CallSite, Fault, PluginError};
-use super::limits::{CallState, Limits, Refused};
+use super::error::PluginError;
+use super::limits::{CallState, Limits};
 use super::manifest::PluginKind;
 use super::registry::PluginPackage;
+use super::wasi;
 
 /// The engine that all plugins of a run share.
 pub struct PluginEngine {
     engine: Engine,
-    /// Empty: no plugin gets an import.
-    linker: Linker<CallState>,
     cache: ComponentCache,
     limits: Limits,
     pooled: bool,
@@ -31,24 +33,36 @@ pub struct PluginEngine {
 }
 
 impl PluginEngine {
-    /// Starts the runtime and its epoch clock.
+    /// Starts the runtime and its epoch clock. No plugin gets more than `limits`; whether fuel is counted, and the
+    /// stack, are the same for all of them.
     ///
     /// # Errors
     /// [`PluginError::Runtime`] where the host can not run WebAssembly at all.
     pub fn new(limits: Limits) -> Result<Arc<Self>, PluginError> {
+        Self::with_cache(limits, ComponentCache::for_user)
+    }
+
+    /// As [`PluginEngine::new`], for components that are seen once: what it compiles is not kept.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn uncached(limits: Limits) -> Result<Arc<Self>, PluginError> {
+        Self::with_cache(limits, |engine| ComponentCache::at(None, engine))
+    }
+
+    fn with_cache(limits: Limits, cache: impl FnOnce(&Engine) -> ComponentCache) -> Result<Arc<Self>, PluginError> {
         // Small boards have too little address space for the pool (wasmtime #8607): probe, else allocate on demand.
-        let (engine, pooled) = match Engine::new(&config(Some(limits))) {
+        let (engine, pooled) = match Engine::new(&config(&limits, true)) {
             Ok(engine) => (engine, true),
             Err(error) => {
                 tracing::debug!("no pooling allocator here, plugins are allocated on demand: {error:#}");
                 let runtime = |error| PluginError::Runtime { what: format!("{error:#}") };
-                (Engine::new(&config(None)).map_err(runtime)?, false)
+                (Engine::new(&config(&limits, false)).map_err(runtime)?, false)
             }
         };
         start_epoch_clock(&engine);
-        let cache = ComponentCache::for_user(&engine);
-        let linker = Linker::new(&engine);
-        Ok(Arc::new(Self { engine, linker, cache, limits, pooled, nanos_in_calls: AtomicU64::new(0) }))
+        let cache = cache(&engine);
+        Ok(Arc::new(Self { engine, cache, limits, pooled, nanos_in_calls: AtomicU64::new(0) }))
     }
 
     /// Wall time spent in plugin calls so far: instantiation, copies in and out, and the guest's own work.
@@ -56,9 +70,17 @@ impl PluginEngine {
         Duration::from_nanos(self.nanos_in_calls.load(Ordering::Relaxed))
     }
 
-    /// The caps on every call.
+    pub(super) fn add_time(&self, took: Duration) {
+        self.nanos_in_calls.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// What no plugin gets more of.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(super) fn runtime(&self) -> &Engine {
+        &self.engine
     }
 
     /// Where the pooling allocator and the cache of compiled components are used, for `doctor`.
@@ -73,96 +95,75 @@ impl PluginEngine {
     /// Compiles a plugin and checks its imports and exports: what passes can be instantiated.
     ///
     /// # Errors
-    /// [`PluginError::NotAComponent`], [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an
-    /// export has other types than the WIT, [`PluginError::Incompatible`].
+    /// [`PluginError::NotAComponent`], [`PluginError::TooLarge`], [`PluginError::NotGranted`],
+    /// [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an export has other types than the WIT,
+    /// [`PluginError::Incompatible`].
     pub(super) fn admit(
-        &self,
+        self: &Arc<Self>,
         package: &PluginPackage,
         kind: PluginKind,
-    ) -> Result<InstancePre<CallState>, PluginError> {
+    ) -> Result<(Admitted, InstancePre<CallState>), PluginError> {
         let plugin = &package.manifest.name;
-        let component = self
-            .cache
-            .load_or_compile(&self.engine, &package.wasm, &package.digest)
-            .map_err(|error| admission::not_compiled(plugin, &package.wasm, &error))?;
-        admission::check(&self.engine, plugin, &component, kind)?;
-        self.linker.instantiate_pre(&component).map_err(|error| admission::incompatible(plugin, &error))
+        let limits = package.allowance.limits.within(&self.limits);
+        if package.wasm.len() > limits.component_bytes {
+            let (bytes, limit) = (package.wasm.len(), limits.component_bytes);
+            return Err(PluginError::TooLarge { plugin: plugin.clone(), bytes, limit });
+        }
+        let component = self.compile(plugin, &package.wasm, &package.digest)?;
+        admission::check(&self.engine, plugin, &component, kind, &package.allowance.wants)?;
+        let linker = self
+            .linker(&package.allowance.wants, &component)
+            .map_err(|error| admission::incompatible(plugin, &error))?;
+        let instance = linker.instantiate_pre(&component).map_err(|error| admission::incompatible(plugin, &error))?;
+        Ok((Admitted::new(self, package.into(), limits), instance))
     }
 
-    /// Runs one call in a fresh store, measures it and tells the failures apart.
+    /// Compiles a component, or takes it from the cache; `plugin` is for messages.
     ///
     /// # Errors
-    /// [`PluginError::Call`].
-    pub(super) fn call<T>(
-        &self,
-        site: CallSite,
-        call: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<Result<T, types::PluginError>>,
-    ) -> Result<T, PluginError> {
-        let start = Instant::now();
-        let mut store = Store::new(&self.engine, CallState::new(self.limits));
-        store.limiter(|state| state);
-        store.set_epoch_deadline(self.limits.deadline_ticks());
-        store.set_hostcall_fuel(self.limits.output_bytes);
-        let outcome = call(&mut store);
-        let fault = match outcome {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(own)) => Err(Fault::Plugin(own)),
-            Err(error) => Err(self.fault(&error, store.data())),
-        };
-        drop(store);
-        self.nanos_in_calls.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        fault.map_err(|fault| PluginError::Call { site, fault })
+    /// [`PluginError::NotAComponent`] or [`PluginError::Incompatible`].
+    pub(super) fn compile(&self, plugin: &str, wasm: &[u8], digest: &str) -> Result<Component, PluginError> {
+        let component = self.cache.load_or_compile(&self.engine, wasm, digest);
+        component.map_err(|error| admission::not_compiled(plugin, wasm, &error))
     }
 
-    fn fault(&self, error: &wasmtime::Error, state: &CallState) -> Fault {
-        match state.refused {
-            Some(Refused::Memory(wanted)) => return Fault::Memory { wanted, limit: self.limits.memory_bytes },
-            Some(Refused::Table(wanted)) => return Fault::Table { wanted, limit: self.limits.table_elements },
-            None => {}
+    /// What of the host a plugin can reach: nothing, but for what was granted.
+    fn linker(&self, granted: &BTreeSet<Want>, component: &Component) -> wasmtime::Result<Linker<CallState>> {
+        let mut linker = Linker::new(&self.engine);
+        if granted.contains(&Want::Log) {
+            log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut CallState| state)?;
         }
-        let root = error.root_cause().to_string();
-        let root = root.trim_start_matches("wasm trap: ");
-        match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => Fault::Deadline { limit: self.limits.deadline },
-            Some(Trap::StackOverflow) => Fault::Stack,
-            Some(Trap::UnreachableCodeReached) => Fault::Trap { what: format!("{root} (a panic shows as this)") },
-            // A Rust or C guest keeps a second stack in linear memory, and runs off its low end.
-            Some(Trap::MemoryOutOfBounds) => Fault::Trap { what: format!("{root} (possibly a stack overflow)") },
-            Some(_) => Fault::Trap { what: root.to_owned() },
-            // The runtime's type for this is private; its text is all there is.
-            None if root.contains("fuel allocated for hostcalls") => {
-                Fault::OutputLimit { limit: self.limits.output_bytes }
-            }
-            // Lifting refuses a bad discriminant, a pointer past the end or text that is not UTF-8.
-            None if error.is::<wasmtime::WasmBacktrace>() => Fault::Trap { what: root.to_owned() },
-            None => Fault::InvalidOutput { what: root.to_owned() },
+        if granted.contains(&Want::Wasi) {
+            wasi::add_to_linker(&mut linker, &self.engine, component)?;
         }
+        Ok(linker)
     }
 }
 
 /// The lower-case hex SHA-256 of a component.
-pub(super) fn digest(wasm: &[u8]) -> String {
+pub fn digest(wasm: &[u8]) -> String {
     super::hex(&Sha256::digest(wasm))
 }
 
-fn config(pool: Option<Limits>) -> Config {
+fn config(limits: &Limits, pooled: bool) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true).epoch_interruption(true);
-    if let Some(limits) = pool {
-        // Calls run one at a time; a component of Python or JavaScript is some thirty core instances.
+    config.consume_fuel(limits.fuel.is_some()).max_wasm_stack(limits.stack_bytes);
+    if pooled {
+        // Calls run one at a time.
         let mut pool = PoolingAllocationConfig::default();
         pool.total_component_instances(4)
             .max_component_instance_size(8 << 20)
             .total_core_instances(128)
             .max_core_instance_size(8 << 20)
-            .max_core_instances_per_component(64)
-            .total_memories(8)
+            .max_core_instances_per_component(Limits::INSTANCES as u32)
+            .total_memories(Limits::MEMORIES as u32)
             .max_memory_size(limits.memory_bytes)
             // Cleared in place, not mapped anew: 10,056 spans take 54 ms in plugin calls instead of 60.
             .linear_memory_keep_resident(4 << 20)
             .total_tables(128)
             .max_tables_per_module(20)
-            .max_tables_per_component(64)
+            .max_tables_per_component(Limits::TABLES as u32)
             .table_elements(limits.table_elements);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }

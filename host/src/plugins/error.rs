@@ -4,8 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::allowance::Want;
 use super::bindings::types;
 use super::manifest::PluginKind;
+use super::signature::SigningError;
+use super::trust::TrustError;
 
 /// A plugin that could not be loaded, or a call that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,12 @@ pub enum PluginError {
         /// What differs, and what to do.
         what: String,
     },
+    /// The plugin is not the one that was meant, or wants more than it may have.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A plugin could not be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// The bytes are not a WebAssembly component.
     #[error(
         "plugin `{plugin}` is not a WebAssembly component: {what}; build it as a component (core module + `wit-component`), not as a plain module"
@@ -70,7 +79,32 @@ pub enum PluginError {
         /// What is there.
         found: String,
     },
-    /// The component wants something of the host; the host grants nothing.
+    /// The component has too many bytes to be compiled.
+    #[error(
+        "plugin `{plugin}` is a component of {bytes} bytes, more than the cap of {limit}; build it without debug information, or raise `plugins.component_mib`"
+    )]
+    TooLarge {
+        /// The plugin.
+        plugin: String,
+        /// Its size.
+        bytes: usize,
+        /// The cap.
+        limit: usize,
+    },
+    /// The component wants something of the host that it could have, and was not given.
+    #[error(
+        "plugin `{plugin}` imports `{import}`, which it was not granted; its `plugin.toml` has to say `wants = [\"{want}\"]`, and the operator to grant `{want}`{}",
+        if *want == Want::Wasi { "; or build it with WASI stubbed out" } else { "" }
+    )]
+    NotGranted {
+        /// The plugin.
+        plugin: String,
+        /// The interface wanted.
+        import: String,
+        /// What would give it.
+        want: Want,
+    },
+    /// The component wants something of the host that no plugin gets.
     #[error(
         "plugin `{plugin}` imports `{import}`, and plugins get no imports (no files, network, clock or environment); build it for `wasm32-unknown-unknown`, or stub WASI out"
     )]
@@ -84,7 +118,7 @@ pub enum PluginError {
     #[error("{site} {fault}")]
     Call {
         /// Which call of which plugin.
-        site: CallSite,
+        site: Box<CallSite>,
         /// How it failed.
         fault: Fault,
     },
@@ -101,6 +135,8 @@ pub enum PluginError {
 pub struct CallSite {
     /// The plugin's name.
     pub plugin: String,
+    /// Whose run it is, where it is a tenant's.
+    pub tenant: Option<String>,
     /// The WIT function: `extract`.
     pub function: &'static str,
     /// The batch, from 1; none where the function is called once a run.
@@ -109,7 +145,11 @@ pub struct CallSite {
 
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "plugin `{}`, call `{}`", self.plugin, self.function)?;
+        write!(f, "plugin `{}`", self.plugin)?;
+        if let Some(tenant) = &self.tenant {
+            write!(f, " of tenant `{tenant}`")?;
+        }
+        write!(f, ", call `{}`", self.function)?;
         match self.batch {
             Some(batch) => write!(f, " of batch {batch}:"),
             None => write!(f, ":"),
@@ -139,22 +179,60 @@ pub enum Fault {
         limit: usize,
     },
     /// It wanted too large a table.
-    #[error("wanted a table of {wanted} elements, more than its cap of {limit}; fix the plugin, or use another")]
+    #[error(
+        "wanted a table of {wanted} elements, more than its cap of {limit}; fix the plugin, or raise `plugins.table_elements`"
+    )]
     Table {
         /// Elements asked for.
         wanted: usize,
         /// The cap.
         limit: usize,
     },
+    /// It did too much.
+    #[error(
+        "used up its fuel of {limit} instructions; the plugin loops or does too much in one call: fix it, or raise `plugins.fuel`"
+    )]
+    Fuel {
+        /// The cap.
+        limit: u64,
+    },
     /// It recursed too deeply.
-    #[error("used up its stack; the plugin recurses without end: fix it")]
-    Stack,
+    #[error(
+        "used up its stack of {} KiB; the plugin recurses without end or too deeply: fix it, or raise `plugins.stack_kib`",
+        limit >> 10
+    )]
+    Stack {
+        /// The cap in bytes.
+        limit: usize,
+    },
+    /// It is made of too many parts.
+    #[error("is made of more than {limit} {what}; build it of fewer modules")]
+    Parts {
+        /// `instances`, `tables` or `memories`.
+        what: &'static str,
+        /// The cap.
+        limit: usize,
+    },
     /// It handed back too much.
     #[error(
         "handed back more than {limit} bytes; the plugin repeats its output: fix it, or raise `plugins.output_mib`"
     )]
     OutputLimit {
         /// The cap in bytes.
+        limit: usize,
+    },
+    /// It handed back too many examples, or reasons for having none.
+    #[error(
+        "handed back {given} {what} for {spans} spans, more than its cap of {limit}; the plugin repeats its output: fix it, or raise `plugins.records_per_span`"
+    )]
+    Records {
+        /// `examples` or `skipped spans`.
+        what: &'static str,
+        /// How many.
+        given: usize,
+        /// Spans of the batch.
+        spans: usize,
+        /// The cap.
         limit: usize,
     },
     /// It trapped.
@@ -180,7 +258,37 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// The word for it in a table of reasons.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Deadline { .. } => "deadline",
+            Self::Fuel { .. } => "fuel",
+            Self::Memory { .. } => "memory",
+            Self::Table { .. } => "table",
+            Self::Stack { .. } => "stack",
+            Self::Parts { .. } => "parts",
+            Self::OutputLimit { .. } => "output",
+            Self::Records { .. } => "records",
+            Self::Trap { .. } => "trap",
+            Self::InvalidOutput { .. } => "invalid output",
+            Self::Plugin(_) => "refused",
+            Self::Runtime { .. } => "runtime",
+        }
+    }
+}
+
 impl PluginError {
+    /// The row of the run's table where a batch is left out for this; none for what is no plugin's failure in a call.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Call { site, fault } if !self.is_ours() => {
+                Some(format!("plugin `{}` failed: {}", site.plugin, fault.name()))
+            }
+            _ => None,
+        }
+    }
+
     /// True where the defect is in Tunesmith or its runtime, not in a plugin or its configuration.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Runtime { .. } | Self::Call { fault: Fault::Runtime { .. }, .. })
@@ -202,18 +310,19 @@ mod tests {
 
     #[test]
     fn a_failed_call_names_plugin_function_batch_fault_and_remedy() {
-        let site = CallSite { plugin: "spinner".into(), function: "format", batch: Some(3) };
+        let site =
+            CallSite { plugin: "spinner".into(), tenant: Some("acme".into()), function: "format", batch: Some(3) };
         let fault = Fault::Deadline { limit: Duration::from_millis(250) };
         assert_eq!(
-            PluginError::Call { site, fault }.to_string(),
-            "plugin `spinner`, call `format` of batch 3: stopped at its deadline of 250ms; the plugin loops or is too \
+            PluginError::Call { site: Box::new(site), fault }.to_string(),
+            "plugin `spinner` of tenant `acme`, call `format` of batch 3: stopped at its deadline of 250ms; the plugin loops or is too \
              slow: fix it, or raise `plugins.deadline_ms`"
         );
     }
 
     #[test]
     fn only_a_runtime_failure_is_ours() {
-        let site = CallSite { plugin: "p".into(), function: "decide", batch: None };
+        let site = Box::new(CallSite { plugin: "p".into(), tenant: None, function: "decide", batch: None });
         let trap = PluginError::Call { site: site.clone(), fault: Fault::Trap { what: "x".into() } };
         let runtime = PluginError::Call { site, fault: Fault::Runtime { what: "x".into() } };
         assert!(!trap.is_ours() && runtime.is_ours());

@@ -1,23 +1,28 @@
 //! Formatter plugins: examples in, training records out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::incompatible;
+use super::admitted::Admitted;
+use super::allowance::Want;
 use super::bindings::formatter::FormatterPre;
 use super::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
 use super::bindings::types::{self, Example};
+use super::cost::Costs;
 use super::engine::PluginEngine;
-use super::error::{CallSite, Fault, PluginError};
+use super::error::{Fault, PluginError};
 use super::limits::CallState;
 use super::manifest::PluginKind;
 use super::registry::PluginPackage;
-use super::{PluginIdentity, invalid};
+use super::text::make_plain;
+use super::{MAX_REASON_CHARS, PluginIdentity, failed};
 use crate::dataset::lineage;
 
 /// An admitted formatter.
 pub struct Formatter {
-    identity: PluginIdentity,
-    engine: Arc<PluginEngine>,
+    plugin: Admitted,
+    gets_settings: bool,
     instance: FormatterPre<CallState>,
 }
 
@@ -30,38 +35,82 @@ impl Formatter {
     /// # Errors
     /// What [`PluginError`] has for a component that does not fit.
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
-        let instance = FormatterPre::new(engine.admit(package, PluginKind::Formatter)?)
-            .map_err(|error| incompatible(&package.manifest.name, &error))?;
-        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+        let (plugin, instance) = engine.admit(package, PluginKind::Formatter)?;
+        let instance = FormatterPre::new(instance).map_err(|error| incompatible(&package.manifest.name, &error))?;
+        let gets_settings = package.allowance.wants.contains(&Want::Settings);
+        Ok(Self { plugin, gets_settings, instance })
     }
 
     /// What `run.json` says of it.
     pub fn identity(&self) -> &PluginIdentity {
-        &self.identity
+        &self.plugin.identity
     }
 
-    /// Formats examples, in order, in batches of at most [`Formatter::MAX_BATCH`] examples, or fewer where their
-    /// text would not fit the output cap.
+    /// What its calls took so far.
+    pub fn costs(&self) -> Costs {
+        self.plugin.costs()
+    }
+
+    /// Whose run it serves: errors and log lines name the tenant.
+    pub fn for_tenant(mut self, tenant: &str) -> Self {
+        self.plugin.tenant = Some(tenant.to_owned());
+        self
+    }
+
+    /// Formats examples, in order, batch by batch.
     ///
     /// # Errors
-    /// [`PluginError::Call`]; also where a batch does not have one result per example, or a response does not start
-    /// on a character of its text.
+    /// That of the first batch which fails in [`Formatter::format_batch`].
     pub fn format(&self, config: &FormatterConfig, examples: &[Example]) -> Result<Vec<Formatted>, PluginError> {
         let mut formatted = Vec::with_capacity(examples.len());
-        // A record repeats its example's text and a template: half of the cap leaves room for both.
-        for (batch, examples) in batches(examples, self.engine.limits().output_bytes / 2).enumerate() {
-            let site = CallSite { plugin: self.identity.name.clone(), function: "format", batch: Some(batch + 1) };
-            let results = self.engine.call(site.clone(), |store| {
-                self.instance
-                    .instantiate(&mut *store)?
-                    .tunesmith_plugin_formatting()
-                    .call_format(store, config, examples)
-            });
-            let results = results.map_err(|error| naming_spans(error, examples))?;
-            check(&results, examples).map_err(|what| invalid(site, what))?;
-            formatted.extend(results);
+        for (index, batch) in self.batches(examples).enumerate() {
+            formatted.extend(self.format_batch(config, batch, index + 1)?);
         }
         Ok(formatted)
+    }
+
+    /// Cuts examples into batches of at most [`Formatter::MAX_BATCH`], or fewer where their text would not fit the
+    /// output cap.
+    pub fn batches<'a>(&self, examples: &'a [Example]) -> impl Iterator<Item = &'a [Example]> + use<'a> {
+        // A record repeats its example's text and a template: half of the cap leaves room for both.
+        batches(examples, self.plugin.limits.output_bytes / 2)
+    }
+
+    /// One result for each example of one batch; `batch` counts from 1 and is for messages. Reasons are made fit to be
+    /// printed.
+    ///
+    /// # Errors
+    /// [`PluginError::Call`]; also where there is not one result per example, or a response does not start on a
+    /// character of its text.
+    pub fn format_batch(
+        &self,
+        config: &FormatterConfig,
+        examples: &[Example],
+        batch: usize,
+    ) -> Result<Vec<Formatted>, PluginError> {
+        let config = self.permitted(config);
+        let site = self.plugin.site("format", Some(batch));
+        let results = self.plugin.call(&site, |store| {
+            self.instance.instantiate(&mut *store)?.tunesmith_plugin_formatting().call_format(store, &config, examples)
+        });
+        let mut results = results.map_err(|error| naming_spans(error, examples))?;
+        if let Err(what) = check(&results, examples) {
+            return Err(failed(site, Fault::InvalidOutput { what }));
+        }
+        for result in &mut results {
+            if let Formatted::Skipped(reason) = result {
+                make_plain(reason, MAX_REASON_CHARS);
+            }
+        }
+        Ok(results)
+    }
+
+    /// `config`, without the settings where the plugin gets none.
+    fn permitted<'a>(&self, config: &'a FormatterConfig) -> Cow<'a, FormatterConfig> {
+        match self.gets_settings || config.settings.is_empty() {
+            true => Cow::Borrowed(config),
+            false => Cow::Owned(FormatterConfig { settings: Vec::new(), ..config.clone() }),
+        }
     }
 }
 

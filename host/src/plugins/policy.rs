@@ -1,21 +1,26 @@
 //! Policy plugins: dataset statistics in, decision out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::incompatible;
+use super::admitted::Admitted;
+use super::allowance::Want;
 use super::bindings::policy::PolicyPre;
 use super::bindings::selection_policy::{DatasetStatistics, Decision, PolicyConfig};
+use super::cost::Costs;
 use super::engine::PluginEngine;
-use super::error::{CallSite, PluginError};
+use super::error::{Fault, PluginError};
 use super::limits::CallState;
 use super::manifest::PluginKind;
 use super::registry::PluginPackage;
-use super::{PluginIdentity, invalid};
+use super::text::make_plain;
+use super::{PluginIdentity, failed};
 
 /// An admitted policy.
 pub struct Policy {
-    identity: PluginIdentity,
-    engine: Arc<PluginEngine>,
+    plugin: Admitted,
+    gets_settings: bool,
     instance: PolicyPre<CallState>,
 }
 
@@ -25,33 +30,63 @@ impl Policy {
     /// # Errors
     /// What [`PluginError`] has for a component that does not fit.
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
-        let instance = PolicyPre::new(engine.admit(package, PluginKind::Policy)?)
-            .map_err(|error| incompatible(&package.manifest.name, &error))?;
-        Ok(Self { identity: package.into(), engine: engine.clone(), instance })
+        let (plugin, instance) = engine.admit(package, PluginKind::Policy)?;
+        let instance = PolicyPre::new(instance).map_err(|error| incompatible(&package.manifest.name, &error))?;
+        let gets_settings = package.allowance.wants.contains(&Want::Settings);
+        Ok(Self { plugin, gets_settings, instance })
     }
 
     /// What `run.json` says of it.
     pub fn identity(&self) -> &PluginIdentity {
-        &self.identity
+        &self.plugin.identity
     }
 
-    /// Decides what a dataset is good for.
+    /// What its calls took so far.
+    pub fn costs(&self) -> Costs {
+        self.plugin.costs()
+    }
+
+    /// Whose run it serves: errors and log lines name the tenant.
+    pub fn for_tenant(mut self, tenant: &str) -> Self {
+        self.plugin.tenant = Some(tenant.to_owned());
+        self
+    }
+
+    /// Decides what a dataset is good for. The reason is made fit to be printed.
     ///
     /// # Errors
     /// [`PluginError::Call`]; also where the confidence is no number from 0 to 1, or nothing is short where data
     /// is said to be insufficient.
     pub fn decide(&self, config: &PolicyConfig, statistics: &DatasetStatistics) -> Result<Decision, PluginError> {
-        let site = CallSite { plugin: self.identity.name.clone(), function: "decide", batch: None };
-        let decision = self.engine.call(site.clone(), |store| {
+        let config = self.permitted(config);
+        let site = self.plugin.site("decide", None);
+        let mut decision = self.plugin.call(&site, |store| {
             self.instance
                 .instantiate(&mut *store)?
                 .tunesmith_plugin_selection_policy()
-                .call_decide(store, config, statistics)
+                .call_decide(store, &config, statistics)
         })?;
-        check(&decision).map_err(|what| invalid(site, what))?;
+        if let Err(what) = check(&decision) {
+            return Err(failed(site, Fault::InvalidOutput { what }));
+        }
+        match &mut decision {
+            Decision::Train(choice) => make_plain(&mut choice.reason, MAX_SENTENCE_CHARS),
+            Decision::Insufficient(insufficiency) => make_plain(&mut insufficiency.reason, MAX_SENTENCE_CHARS),
+        }
         Ok(decision)
     }
+
+    /// `config`, without the settings where the plugin gets none.
+    fn permitted<'a>(&self, config: &'a PolicyConfig) -> Cow<'a, PolicyConfig> {
+        match self.gets_settings || config.settings.is_empty() {
+            true => Cow::Borrowed(config),
+            false => Cow::Owned(PolicyConfig { settings: Vec::new(), ..config.clone() }),
+        }
+    }
 }
+
+/// Characters of the policy's reason that are told: sentences for a person.
+const MAX_SENTENCE_CHARS: usize = 2000;
 
 fn check(decision: &Decision) -> Result<(), String> {
     match decision {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::TenantError;
 use super::confine::real;
 use crate::config::{ConfigError, Granted, is_folder_name, size};
+use crate::plugins::PluginGrants;
 
 /// The operator's file, checked.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ struct Terms {
     memory_limit: Option<String>,
     /// Phoenix servers that may be read.
     phoenix_urls: Option<Vec<String>>,
+    /// Of `PluginGrants`, key by key.
+    plugins: toml::Table,
 }
 
 /// One tenant, and what is its own.
@@ -102,6 +105,7 @@ impl Operator {
         let relative = |terms: Terms| Terms { token_file: terms.token_file.map(|file| base.join(file)), ..terms };
         let tenants = file.tenants.into_iter().map(|(name, terms)| (name, relative(terms))).collect();
         let operator = Self { path: path.to_owned(), tenants_dir, shared_dirs, defaults: file.defaults, tenants };
+        operator.granted(&Terms::default())?;
         // A mistake in one tenant's table is the operator's to hear of, whoever is served.
         for terms in operator.tenants.values() {
             operator.granted(terms)?;
@@ -153,6 +157,7 @@ impl Operator {
             store_quota: bytes("store_quota", &terms.store_quota, &defaults.store_quota)?,
             output_quota: bytes("output_quota", &terms.output_quota, &defaults.output_quota)?,
             memory_limit: bytes("memory_limit", &terms.memory_limit, &defaults.memory_limit)?,
+            plugins: self.plugin_grants(&terms.plugins)?,
             phoenix_urls: Some(
                 terms.phoenix_urls.clone().or_else(|| defaults.phoenix_urls.clone()).unwrap_or_default(),
             ),
@@ -160,8 +165,21 @@ impl Operator {
     }
 }
 
+impl Operator {
+    /// A tenant's own keys over those of `[defaults.plugins]`.
+    fn plugin_grants(&self, own: &toml::Table) -> Result<PluginGrants, TenantError> {
+        let mut table = self.defaults.plugins.clone();
+        table.extend(own.clone());
+        table.try_into().map_err(|error: toml::de::Error| {
+            let what = format!("`plugins` of a tenant or of `[defaults]`: {}", error.message());
+            TenantError::Operator { file: self.path.clone(), what }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -181,7 +199,8 @@ mod tests {
     fn a_tenant_has_the_defaults_but_for_its_own_terms() {
         let (box_, operator) = open(
             "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[defaults]\nstore_quota = \"1GiB\"\n\
-             output_quota = \"2GiB\"\n[tenants.acme]\ntoken_file = \"acme.token\"\nstore_quota = \"3GiB\"\n[tenants.beta]\n",
+             output_quota = \"2GiB\"\n[defaults.plugins]\nrequire_pin = true\nmax_memory_mib = 8\n[tenants.acme]\n\
+             token_file = \"acme.token\"\nstore_quota = \"3GiB\"\n[tenants.acme.plugins]\nmax_memory_mib = 16\n[tenants.beta]\n",
         );
         let operator = operator.unwrap();
         assert_eq!(operator.names().collect::<Vec<_>>(), ["acme", "beta"]);
@@ -189,6 +208,8 @@ mod tests {
         assert_eq!((acme.granted.store_quota, acme.granted.output_quota), (Some(3 << 30), Some(2 << 30)));
         assert_eq!((beta.granted.store_quota, beta.granted.memory_limit), (Some(1 << 30), None));
         assert_eq!(beta.granted.phoenix_urls, Some(vec![]));
+        let plugins = |tenant: &Tenant| (tenant.granted.plugins.require_pin, tenant.granted.plugins.max_memory_mib);
+        assert_eq!((plugins(&acme), plugins(&beta)), ((true, NonZeroU32::new(16)), (true, NonZeroU32::new(8))));
         let root = box_.path().canonicalize().unwrap();
         assert_eq!((acme.folder, acme.shared_dirs), (root.join("tenants/acme"), vec![root.join("models")]));
         assert_eq!((acme.token_file, beta.token_file), (Some(box_.path().join("acme.token")), None));
@@ -213,6 +234,11 @@ mod tests {
         assert_eq!(
             error(&format!("{dirs}[tenants.\"../x\"]")),
             "`BOX/operator.toml`: `[tenants.\"../x\"]` names a folder: use letters, digits, `_`, `-` and `.`, no leading `.`"
+        );
+        assert_eq!(
+            error(&format!("{dirs}[tenants.acme.plugins]\nwants = [\"files\"]")),
+            "`BOX/operator.toml`: `plugins` of a tenant or of `[defaults]`: unknown variant `files`, expected one of `log`, \
+             `settings`, `wasi`"
         );
         assert_eq!(
             error(&format!("{dirs}[tenants.acme]\nstore_quota = \"much\"")),

@@ -83,6 +83,17 @@ impl Scope {
         }
     }
 
+    /// Checks that a plugin may be read: a component and what lies beside it, or a built-in one.
+    ///
+    /// # Errors
+    /// [`TenantError::OutOfReach`].
+    pub fn check_plugin(&self, plugin: &str) -> Result<(), TenantError> {
+        match self {
+            Self::User { .. } => Ok(()),
+            Self::Tenant(tenant) => tenant.check_plugin(plugin),
+        }
+    }
+
     /// Checks that libraries in `folder` may be loaded: they run as this process.
     ///
     /// # Errors

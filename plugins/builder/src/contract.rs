@@ -1,4 +1,4 @@
-//! A plugin's `plugin.toml` against its component: the export that its kind promises, and no import.
+//! A plugin's `plugin.toml` against its component: the export that its kind promises, and no import but what it wants.
 
 use std::path::Path;
 
@@ -20,6 +20,11 @@ struct Manifest {
     _description: String,
     #[serde(rename = "agent_types")]
     _agent_types: Vec<String>,
+    /// What it asks of the host.
+    #[serde(default)]
+    wants: Vec<String>,
+    #[serde(default, rename = "limits")]
+    _limits: toml::Table,
 }
 
 #[derive(Deserialize)]
@@ -53,11 +58,11 @@ pub(crate) fn verify(name: &str, folder: &Path, component: &[u8]) -> Result<()> 
         bail!("`{}` names the plugin `{}`, but its crate is `{name}`", path.display(), manifest.name);
     }
     let surface = Surface::of(component).with_context(|| format!("`{name}`"))?;
-    if !surface.imports.is_empty() {
-        bail!(
-            "`{name}` imports `{}`; a plugin has no ambient authority: remove what needs it",
-            surface.imports.join("`, `")
-        );
+    let log = format!("tunesmith:plugin/log@{}", manifest.wit);
+    let may_log = manifest.wants.iter().any(|want| want == "log");
+    let imports: Vec<_> = surface.imports.into_iter().filter(|import| !(may_log && *import == log)).collect();
+    if !imports.is_empty() {
+        bail!("`{name}` imports `{}`; a plugin has no ambient authority: remove what needs it", imports.join("`, `"));
     }
     let promised = format!("tunesmith:plugin/{}@{}", manifest.kind.interface(), manifest.wit);
     if surface.exports != [promised.as_str()] {
@@ -125,8 +130,8 @@ mod tests {
     #[test]
     fn wrong_export_is_refused() {
         let error = error("threshold-policy", &committed("chat-formatter"));
-        let expected = "`threshold-policy` exports `tunesmith:plugin/formatting@0.1.0`, \
-                        but its plugin.toml promises `tunesmith:plugin/selection-policy@0.1.0` alone";
+        let expected = "`threshold-policy` exports `tunesmith:plugin/formatting@0.1.1`, \
+                        but its plugin.toml promises `tunesmith:plugin/selection-policy@0.1.1` alone";
         assert_eq!(error, expected);
     }
 

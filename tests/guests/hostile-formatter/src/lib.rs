@@ -24,11 +24,21 @@ impl Guest for Hostile {
             "spin" => loop {
                 black_box(0);
             },
+            "spin-deep" => Err(PluginError::Internal(spin_at(200).to_string())),
             "panic" => panic!("on purpose"),
+            "panic-at-query-0" if examples.iter().any(is_query_0) => panic!("on purpose"),
+            "panic-at-query-0" => Ok(examples.iter().map(|_| completion("x")).collect()),
             "allocate" => {
                 let mut hoard: Vec<Vec<u8>> = Vec::new();
                 loop {
                     hoard.push(black_box(vec![1; 1 << 20]));
+                }
+            }
+            "allocate-slowly" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(black_box(vec![1; 1]));
+                    (0..1 << 20).for_each(|n| drop(black_box(n)));
                 }
             }
             "recurse" => Err(PluginError::Internal(deeper(1).to_string())),
@@ -46,10 +56,34 @@ impl Guest for Hostile {
                 let triplet = || TripletRecord { anchor: "x".into(), positive: "y".into(), negative: " ".into() };
                 Ok(examples.iter().map(|_| Formatted::Ready(TrainingRecord::Triplet(triplet()))).collect())
             }
+            "many-reasons" => Ok(examples
+                .iter()
+                .enumerate()
+                .map(|(index, _)| Formatted::Skipped(format!("reason {index}")))
+                .collect()),
+            "forge-reason" => {
+                let reason = format!("\x1b[2J\rdone\nerror: \u{9b}31m{}", "x".repeat(1 << 16));
+                Ok(examples.iter().map(|_| Formatted::Skipped(reason.clone())).collect())
+            }
+            "forge-error" => Err(PluginError::Internal("\x1b]0;owned\x07\nerror: tenant b is broken".into())),
             "skip-all" => Ok(examples.iter().map(|_| Formatted::Skipped("skipped on purpose".into())).collect()),
             "refuse" => Err(PluginError::InvalidItem((0, "refused on purpose".into()))),
             other => Err(PluginError::Configuration(format!("no behaviour `{other}`"))),
         }
+    }
+}
+
+fn is_query_0(example: &Example) -> bool {
+    matches!(example, Example::Instruction(example) if example.input.starts_with("query 0 "))
+}
+
+#[inline(never)]
+fn spin_at(depth: u64) -> u64 {
+    match black_box(depth) {
+        0 => loop {
+            black_box(0);
+        },
+        depth => 1 + spin_at(depth - 1),
     }
 }
 

@@ -10,7 +10,7 @@ wit_bindgen::generate!({
 
         world importing-formatter {
             import http;
-            include tunesmith:plugin/formatter@0.1.0;
+            include tunesmith:plugin/formatter@0.1.1;
         }
     "#,
     path: "../../../wit",

@@ -1,0 +1,277 @@
+//! Every attack in turn on one engine of one process, as a server has it: after each, the next job is fine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tunesmith::plugins::bindings::formatting::{Formatted, FormatterConfig};
+use tunesmith::plugins::bindings::types::{Example, InstructionExample, Lineage};
+use tunesmith::plugins::{
+    Allowance, Fault, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, PluginRef,
+};
+
+use crate::home::repository;
+use crate::hostile_formatters::hostile_formatters;
+use crate::wat::Core;
+
+/// A folder of plugins, and the engine that they share.
+struct Workshop {
+    folder: tempfile::TempDir,
+    engine: std::sync::Arc<PluginEngine>,
+}
+
+impl Workshop {
+    fn new(limits: Limits) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), engine: PluginEngine::uncached(limits).unwrap() }
+    }
+
+    fn file(&self, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join("mine.wasm");
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn load(&self, reference: &PluginRef) -> Result<Formatter, PluginError> {
+        let mut package = PluginPackage::find(reference, PluginKind::Formatter, None)?;
+        package.allowance = Allowance { limits: *self.engine.limits(), ..Allowance::default() };
+        Formatter::load(&self.engine, &package)
+    }
+
+    /// What becomes of these bytes as the formatter of 54 examples.
+    fn run(&self, bytes: &[u8]) -> Result<Vec<Formatted>, PluginError> {
+        self.load(&PluginRef::File(self.file(bytes)))?.format(&config(""), &examples())
+    }
+}
+
+fn config(behaviour: &str) -> FormatterConfig {
+    FormatterConfig { agent_type: "routing".into(), settings: vec![("behaviour".into(), behaviour.into())] }
+}
+
+fn examples() -> Vec<Example> {
+    let example = |index| {
+        Example::Instruction(InstructionExample {
+            instruction: "Route".into(),
+            input: format!("query {index} "),
+            output: "agent".into(),
+            corrected: false,
+            lineage: Lineage {
+                span_ids: vec![format!("{index:016x}")],
+                trace_id: String::new(),
+                session_id: None,
+                annotation_names: vec![],
+            },
+        })
+    };
+    (0..54).map(example).collect()
+}
+
+fn limits() -> Limits {
+    Limits { deadline: Duration::from_millis(300), ..Limits::default() }
+}
+
+#[test]
+fn after_every_attack_the_next_job_is_fine() {
+    let workshop = Workshop::new(limits());
+    let good = workshop.load(&PluginRef::parse("alpaca-formatter")).unwrap();
+    let plain = FormatterConfig { agent_type: "routing".into(), settings: vec![] };
+    let records = good.format(&plain, &examples()).unwrap();
+    assert_eq!(records.len(), 54);
+    let still_good = |after: &str| assert_eq!(good.format(&plain, &examples()).unwrap(), records, "after {after}");
+
+    for hostile in hostile_formatters() {
+        let error = workshop.run(&hostile.core.component()).unwrap_err().to_string();
+        assert_eq!(error, format!("plugin `mine`, call `format` of batch 1: {}", hostile.fault), "{}", hostile.name);
+        still_good(hostile.name);
+    }
+
+    let guest = PluginRef::File(repository("tests/guests/dist/hostile-formatter.wasm"));
+    let guest = workshop.load(&guest).unwrap();
+    let faults = [
+        ("spin", "deadline"),
+        ("spin-deep", "deadline"),
+        ("allocate-slowly", "deadline"),
+        ("allocate", "memory"),
+        ("recurse", "trap"),
+        ("flood", "output"),
+        ("panic", "trap"),
+        ("panic-at-query-0", "trap"),
+        ("too-few", "invalid output"),
+        ("split-character", "invalid output"),
+        ("forge-error", "refused"),
+    ];
+    for (behaviour, fault) in faults {
+        let error = guest.format(&config(behaviour), &examples()).unwrap_err();
+        assert!(matches!(&error, PluginError::Call { fault: found, .. } if found.name() == fault), "{error}");
+        still_good(behaviour);
+    }
+    // What was stopped counts too.
+    let costs = guest.costs();
+    assert_eq!(costs.calls, faults.len() as u64);
+    assert!(costs.max.wall >= limits().deadline, "{costs:?}");
+    assert!(costs.max.memory_bytes > 32 << 20 && costs.max.memory_bytes <= limits().memory_bytes, "{costs:?}");
+}
+
+#[test]
+fn a_plugin_is_held_to_its_own_limits_not_to_the_engines() {
+    let workshop = Workshop::new(Limits { fuel: Some(1 << 40), ..limits() });
+    let mut package = PluginPackage::find(&PluginRef::parse("alpaca-formatter"), PluginKind::Formatter, None).unwrap();
+    let mut fault = |limits: Limits| {
+        package.allowance.limits = limits;
+        let formatter = Formatter::load(&workshop.engine, &package).unwrap();
+        match formatter.format(&config(""), &examples()) {
+            Err(PluginError::Call { fault, .. }) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(fault(Limits { fuel: Some(1000), ..limits() }), Fault::Fuel { limit: 1000 });
+    assert_eq!(fault(Limits { output_bytes: 100, ..limits() }), Fault::OutputLimit { limit: 100 });
+    assert!(matches!(fault(Limits { memory_bytes: 1 << 16, ..limits() }), Fault::Memory { limit: 65536, .. }));
+    assert!(matches!(fault(Limits { table_elements: 1, ..limits() }), Fault::Table { limit: 1, .. }));
+    package.allowance.limits = Limits { component_bytes: 1000, ..limits() };
+    let error = Formatter::load(&workshop.engine, &package).err().unwrap().to_string();
+    assert!(
+        error.ends_with(
+            "more than the cap of 1000; build it without debug information, or raise `plugins.component_mib`"
+        )
+    );
+}
+
+#[test]
+fn fuel_is_the_same_in_every_call() {
+    let workshop = Workshop::new(Limits { fuel: Some(1 << 40), ..limits() });
+    let fuel = || {
+        let formatter = workshop.load(&PluginRef::parse("alpaca-formatter")).unwrap();
+        formatter.format(&config(""), &examples()).unwrap_err();
+        let plain = FormatterConfig { agent_type: "routing".into(), settings: vec![] };
+        formatter.format(&plain, &examples()).unwrap();
+        formatter.costs().total.fuel.unwrap()
+    };
+    let first = fuel();
+    assert!(first > 10_000 && first == fuel(), "{first}");
+}
+
+#[test]
+fn a_component_that_is_cut_anywhere_is_refused() {
+    let workshop = Workshop::new(limits());
+    let whole = std::fs::read(repository("tests/guests/dist/terse-formatter.wasm")).unwrap();
+    assert_eq!(workshop.run(&whole).unwrap().len(), 54);
+    for sixteenths in 0..16 {
+        let error = workshop.run(&whole[..whole.len() * sixteenths / 16]).unwrap_err();
+        let refused = matches!(error, PluginError::NotAComponent { .. } | PluginError::Incompatible { .. });
+        assert!(refused, "{sixteenths}/16: {error}");
+    }
+}
+
+#[test]
+fn a_component_with_one_wrong_bit_is_refused_or_keeps_to_its_limits() {
+    let workshop = Workshop::new(Limits { deadline: Duration::from_millis(50), ..limits() });
+    let whole = Core::default().component();
+    let mut place: u64 = 1;
+    for _ in 0..200 {
+        // A linear congruential generator's upper bits: the same 200 places every time.
+        place = place.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let bit = (place >> 33) as usize % (whole.len() * 8);
+        let mut wrong = whole.clone();
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        if let Err(error) = workshop.run(&wrong) {
+            assert!(!error.is_ours() && !error.to_string().contains(char::is_control), "bit {bit}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_component_of_another_patch_of_the_wit_loads_and_one_of_another_minor_version_does_not() {
+    let workshop = Workshop::new(limits());
+    let whole = Core::default().component();
+    let of = |version: &[u8; 5]| {
+        let mut bytes = whole.clone();
+        let places: Vec<_> = (0..bytes.len() - 5).filter(|&at| bytes[at..].starts_with(b"0.1.1")).collect();
+        assert!(!places.is_empty());
+        for at in places {
+            bytes[at..at + 5].copy_from_slice(version);
+        }
+        workshop.run(&bytes).unwrap_err().to_string()
+    };
+    let answered = "plugin `mine`, call `format` of batch 1: handed back invalid output: 0 results for 54 examples; fix \
+                    the plugin, or use another";
+    assert_eq!(of(b"0.1.0"), answered);
+    assert_eq!(of(b"0.1.9"), answered);
+    for version in ["0.2.0", "0.0.9", "1.1.1"] {
+        assert_eq!(
+            of(version.as_bytes().try_into().unwrap()),
+            format!(
+                "plugin `mine` does not export `tunesmith:plugin/formatting@0.1.1`, which every formatter must; it \
+                 exports: `tunesmith:plugin/formatting@{version}`; name another plugin, or build it for the world \
+                 `formatter`"
+            )
+        );
+    }
+}
+
+#[test]
+fn imports_that_no_plugin_gets_are_refused_by_name() {
+    let workshop = Workshop::new(limits());
+    for import in [
+        "wasi:filesystem/preopens@0.2.0",
+        "wasi:sockets/tcp@0.2.0",
+        "wasi:clocks/wall-clock@0.2.0",
+        "wasi:cli/environment@0.2.0",
+        "tenant:reach/http",
+        "tunesmith:plugin/secrets@0.1.1",
+        "tunesmith:plugin/log@0.2.0",
+        "tunesmith:plugin/logs@0.1.1",
+    ] {
+        let text = format!("(component (import \"{import}\" (instance (export \"get\" (func)))))");
+        let error = workshop.run(&wat::parse_str(text).unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("plugin `mine` imports `{import}`, and plugins get no imports")), "{error}");
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_refused_by_what_they_are() {
+    let workshop = Workshop::new(limits());
+    for bytes in [&b""[..], b"\x7fELF\x02\x01\x01", b"PK\x03\x04", b"#!/bin/sh\n", b"\0asm", b"\0as", &[0xff; 100]] {
+        let error = workshop.run(bytes).unwrap_err();
+        assert!(matches!(error, PluginError::NotAComponent { .. }), "{error}");
+    }
+}
+
+/// A component in a component in a component.
+fn nested(depth: usize) -> Vec<u8> {
+    let mut reversed = Vec::new();
+    let preamble = b"\0asm\x0d\0\x01\0";
+    reversed.extend(preamble.iter().rev());
+    for _ in 0..depth {
+        let mut size = reversed.len();
+        let mut leb = vec![4]; // the section of components
+        loop {
+            leb.push((size & 0x7f) as u8 | if size > 0x7f { 0x80 } else { 0 });
+            size >>= 7;
+            if size == 0 {
+                break;
+            }
+        }
+        reversed.extend(leb.iter().rev());
+        reversed.extend(preamble.iter().rev());
+    }
+    reversed.reverse();
+    reversed
+}
+
+#[test]
+fn a_component_of_ten_thousand_parts_is_refused() {
+    let workshop = Workshop::new(limits());
+    let refused = |bytes: &[u8]| workshop.run(bytes).unwrap_err().to_string();
+    let instances = "(core module $m)".to_owned() + &"(core instance (instantiate $m))".repeat(10_000);
+    assert_eq!(refused(&wat::parse_str(format!("(component {instances})")).unwrap()), "?");
+    assert_eq!(refused(&wat::parse_str(format!("(component {})", "(component)".repeat(10_000))).unwrap()), "?");
+    assert_eq!(refused(&nested(10_000)), "?");
+    let memories = Core { more: "(memory 1)".repeat(20), ..Core::default() };
+    assert_eq!(refused(&memories.component()), "?");
+}
+
+#[test]
+fn a_file_that_is_none() {
+    let workshop = Workshop::new(limits());
+    let error = workshop.load(&PluginRef::File(Path::new("no/such.wasm").into())).err().unwrap();
+    assert!(matches!(error, PluginError::Read { .. }), "{error}");
+}
