@@ -244,6 +244,7 @@ pub(super) fn plugins(
     own: &PluginOptions,
     agent_type: &str,
     agent: &AgentOptions,
+    grants: PluginGrants,
 ) -> Result<PluginsConfig, ConfigError> {
     let choose = |kind: PluginKind| {
         let of_all = own.of_kind(kind);
@@ -266,7 +267,7 @@ pub(super) fn plugins(
         formatter_settings: settings(&own.settings.formatter),
         limits: set.over(Limits::default()),
         set_limits: set,
-        grants: PluginGrants::default(),
+        grants,
         on_failure: own.on_failure.unwrap_or(OnFailure::Fail),
     })
 }

@@ -93,7 +93,8 @@ pub enum PluginError {
     },
     /// The component wants something of the host that it could have, and was not given.
     #[error(
-        "plugin `{plugin}` imports `{import}`, which it was not granted; its `plugin.toml` has to say `wants = [\"{want}\"]`, and the operator to grant `{want}`"
+        "plugin `{plugin}` imports `{import}`, which it was not granted; its `plugin.toml` has to say `wants = [\"{want}\"]`, and the operator to grant `{want}`{}",
+        if *want == Want::Wasi { "; or build it with WASI stubbed out" } else { "" }
     )]
     NotGranted {
         /// The plugin.

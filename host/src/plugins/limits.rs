@@ -7,6 +7,7 @@ use wasmtime::ResourceLimiter;
 use super::cost::CallCost;
 use super::error::{CallSite, Fault};
 use super::log::LogBudget;
+use super::wasi::Random;
 
 /// Caps on one plugin call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -130,11 +131,18 @@ pub(super) struct CallState {
     memory_bytes: usize,
     refused: Option<Refused>,
     pub(super) log: LogBudget,
+    pub(super) random: Random,
 }
 
 impl CallState {
     pub(super) fn new(limits: Limits, site: CallSite) -> Self {
-        Self { limits, memory_bytes: 0, refused: None, log: LogBudget::new(site, limits.log_bytes) }
+        Self {
+            limits,
+            memory_bytes: 0,
+            refused: None,
+            log: LogBudget::new(site, limits.log_bytes),
+            random: Random::default(),
+        }
     }
 
     /// The cap on memory or tables that the call ran into.

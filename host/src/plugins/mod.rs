@@ -26,12 +26,14 @@ mod reference;
 mod registry;
 mod resolution;
 mod signature;
+mod surface;
 mod text;
 mod trust;
+mod wasi;
 
 pub use allowance::{Allowance, Want};
 pub use cost::{CallCost, Costs};
-pub use engine::PluginEngine;
+pub use engine::{PluginEngine, digest as component_digest};
 pub use error::{CallSite, Fault, PluginError};
 pub use extractor::Extractor;
 pub use formatter::Formatter;
@@ -45,6 +47,7 @@ pub use reference::{PinnedRef, PluginRef, Sha256Hex};
 pub use registry::PluginPackage;
 pub use resolution::{Candidates, Choice, Decided, Inspection, Resolution};
 pub use signature::{PublicKey, SigningError, SigningKey};
+pub use surface::Surface;
 pub use trust::TrustError;
 
 /// What `run.json` and `plugins list` say of a plugin.
