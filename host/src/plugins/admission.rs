@@ -56,8 +56,11 @@ pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError
 /// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
 const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// The import of [`Want::Log`], in whatever version of our WIT package; the linker knows which fit.
-const LOG: &str = "tunesmith:plugin/log@0.1.";
+/// What a plugin has to be granted for this import; none where no plugin gets it. Whether it is of the right type, the
+/// linker knows.
+fn want_of(import: &str) -> Option<Want> {
+    import.starts_with("tunesmith:plugin/log@0.1.").then_some(Want::Log)
+}
 
 fn check_imports(
     engine: &Engine,
@@ -77,7 +80,7 @@ fn check_imports(
             continue;
         }
         let (plugin, import) = (plugin.to_owned(), plain(name, MAX_CHARS).into_owned());
-        match name.starts_with(LOG).then_some(Want::Log) {
+        match want_of(name) {
             Some(want) if granted.contains(&want) => {}
             Some(want) => return Err(PluginError::NotGranted { plugin, import, want }),
             None => return Err(PluginError::UnknownImport { plugin, import }),
@@ -87,11 +90,11 @@ fn check_imports(
 }
 
 fn check_exports(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
-    let ty = component.component_type();
-    if ty.get_export(engine, kind.export()).is_some() {
+    // As the bindings look it up: an earlier patch of our WIT package will do.
+    if component.get_export_index(None, kind.export()).is_some() {
         return Ok(());
     }
-    let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+    let names: Vec<_> = component.component_type().exports(engine).map(|(name, _)| format!("`{name}`")).collect();
     let found = if names.is_empty() { "nothing".to_owned() } else { plain(&names.join(", "), MAX_CHARS).into_owned() };
     Err(PluginError::MissingExport { plugin: plugin.to_owned(), kind, export: kind.export(), found })
 }
