@@ -139,6 +139,7 @@ fn compiler() {
     };
     let bombs = [
         ("10,000 functions of 10 operations", core(function(&arithmetic(10)).repeat(10_000))),
+        ("one function of 140,000 operations", core(function(&arithmetic(140_000)))),
         ("one function of 500,000 operations", core(function(&arithmetic(500_000)))),
         ("one function of 1,000 locals over 20 loops", core(locals(1000, 20))),
         ("one function of 1,000 locals over 200 loops", core(locals(1000, 200))),

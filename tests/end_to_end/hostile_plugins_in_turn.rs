@@ -287,6 +287,18 @@ fn a_component_of_ten_thousand_parts_is_refused() {
 }
 
 #[test]
+fn a_function_that_would_keep_its_compiler_for_minutes_is_not_compiled() {
+    let workshop = Workshop::new(limits());
+    let function = format!("(func (param i64) {})", "(drop (i64.mul (local.get 0) (local.get 0)))".repeat(200_000));
+    // 6 bytes each, the number of locals, and the end.
+    assert_eq!(
+        workshop.refuses(&Core { more: function, ..Core::default() }.component()).to_string(),
+        "plugin `mine` has a function of 1200002 bytes, more than the 1048576 that one may have: its compilation would \
+         take minutes and gigabytes; split it"
+    );
+}
+
+#[test]
 fn a_component_of_more_memories_than_a_call_may_have() {
     let workshop = Workshop::new(limits());
     assert!(

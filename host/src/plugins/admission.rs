@@ -3,17 +3,39 @@
 
 use std::collections::BTreeSet;
 
+use wasmparser::{Parser, Payload};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::allowance::Want;
 use super::error::PluginError;
+use super::limits::Limits;
 use super::manifest::PluginKind;
 use super::text::plain;
 
 /// Characters of a component's names, and of what the compiler says of it, that are told.
 const MAX_CHARS: usize = 1000;
+
+/// Refuses a component that would take its compiler too long: nothing stops a compilation once it runs. What is no
+/// component at all is left to the compiler to say.
+pub(super) fn check_size(plugin: &str, wasm: &[u8], limits: &Limits) -> Result<(), PluginError> {
+    if wasm.len() > limits.component_bytes {
+        let (bytes, limit) = (wasm.len(), limits.component_bytes);
+        return Err(PluginError::TooLarge { plugin: plugin.to_owned(), bytes, limit });
+    }
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload {
+            Ok(Payload::CodeSectionEntry(body)) if body.range().len() > Limits::FUNCTION_BYTES => {
+                let bytes = body.range().len();
+                return Err(PluginError::LargeFunction { plugin: plugin.to_owned(), bytes });
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
 
 /// Refuses a component that wants more of the host than it was granted, or lacks the interface of its kind.
 pub(super) fn check(

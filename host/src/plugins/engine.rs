@@ -94,8 +94,8 @@ impl PluginEngine {
     /// Compiles a plugin and checks its imports and exports: what passes can be instantiated.
     ///
     /// # Errors
-    /// [`PluginError::NotAComponent`], [`PluginError::TooLarge`], [`PluginError::NotGranted`],
-    /// [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an export has other types than the WIT,
+    /// [`PluginError::NotAComponent`], [`PluginError::TooLarge`], [`PluginError::LargeFunction`],
+    /// [`PluginError::NotGranted`], [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an export has other types than the WIT,
     /// [`PluginError::Incompatible`].
     pub(super) fn admit(
         self: &Arc<Self>,
@@ -104,10 +104,7 @@ impl PluginEngine {
     ) -> Result<(Admitted, InstancePre<CallState>), PluginError> {
         let plugin = &package.manifest.name;
         let limits = package.allowance.limits.within(&self.limits);
-        if package.wasm.len() > limits.component_bytes {
-            let (bytes, limit) = (package.wasm.len(), limits.component_bytes);
-            return Err(PluginError::TooLarge { plugin: plugin.clone(), bytes, limit });
-        }
+        admission::check_size(plugin, &package.wasm, &limits)?;
         let component = self
             .cache
             .load_or_compile(&self.engine, &package.wasm, &package.digest)
