@@ -13,6 +13,7 @@ pub mod plugins;
 pub mod progress;
 pub mod report;
 pub mod run_dir;
+pub mod server;
 pub mod telemetry;
 
 pub use error::HostError;

@@ -14,6 +14,7 @@ mod mark;
 mod merge;
 mod plan;
 mod plugins;
+mod serve;
 mod sync;
 
 use std::ffi::OsString;
@@ -88,6 +89,7 @@ fn run(command: Command, json: bool, progress: &Progress) -> Result<Answer, Host
         Command::Sync(args) => sync::run(args, progress),
         Command::Mark(args) => mark::run(args, progress),
         Command::Annotate(args) => annotate::run(args),
+        Command::Serve(args) => serve::run(args, json, progress),
         Command::Generate(args) => generate::run(args, json),
         Command::Embed(args) => embed::run(args, json),
         Command::Merge(args) => merge::run(&args),

@@ -53,7 +53,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let telemetry = &mut options.telemetry;
     let imports = telemetry.import.iter_mut().flatten();
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
-    let key = telemetry.phoenix_api_key_file.iter_mut();
+    let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut options.serve.token_file);
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders) {
         *path = base.join(&*path);
     }

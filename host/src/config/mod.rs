@@ -5,6 +5,7 @@ mod error;
 mod load;
 mod options;
 mod sections;
+mod serve;
 pub mod size;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use options::{
     LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions,
     PluginSettings, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
+pub use serve::{ServeConfig, ServeOptions};
 
 use crate::compute::ComputeConfig;
 use crate::plugins::bindings::extraction::ExtractionConfig;
@@ -260,7 +262,11 @@ fn base_model(options: &Options, model_type: ModelType) -> PathBuf {
     })
 }
 
-fn tenant_id(options: &Options) -> Result<String, ConfigError> {
+/// Whose data this is: a name that a folder can have.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn tenant_id(options: &Options) -> Result<String, ConfigError> {
     folder_name("tenant_id", options.tenant_id.clone().unwrap_or_else(|| "default".to_owned()))
 }
 

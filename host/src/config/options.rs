@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::serve::ServeOptions;
 use crate::compute::DeviceName;
 
 /// The keys of `tunesmith.toml`, and the flags of the commands that read a project.
@@ -92,6 +93,9 @@ pub struct Options {
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,
+    /// `[serve]`: the flags are those of `serve`.
+    #[arg(skip)]
+    pub serve: ServeOptions,
     /// `[extraction]`
     #[arg(skip)]
     pub extraction: ExtractionOptions,

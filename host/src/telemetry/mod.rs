@@ -8,11 +8,14 @@
 mod attributes;
 mod documents;
 mod error;
+mod feedback;
 mod flatten;
 mod import;
 mod jsonl;
 mod names;
+mod otlp;
 mod otlp_json;
+mod otlp_proto;
 mod read;
 mod sources;
 mod store;
@@ -20,9 +23,12 @@ mod time;
 mod write;
 
 pub use error::TelemetryError;
+pub use feedback::{Annotated, Feedback, VERDICT_NAME, span_id as feedback_span_id};
 pub use import::{ImportReport, Progress, Rejected, Upserts, import};
 pub(crate) use jsonl::{Record, records};
+pub use otlp::Encoding;
+pub(crate) use otlp::received;
 pub use read::{BatchLimits, Batches};
 pub use sources::SourceState;
 pub use store::{ProjectSummary, TelemetryStore};
-pub use write::{Upsert, Writer};
+pub use write::{SpanRow, Upsert, Writer};
