@@ -20,7 +20,7 @@ fn nothing_acknowledged_is_lost_when_it_is_killed() {
     let home = Home::empty();
     let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
     let acknowledged = Mutex::new(BTreeSet::new());
-    let server = Mutex::new(None);
+    let server: Mutex<Option<(String, String)>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
