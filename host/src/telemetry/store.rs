@@ -69,20 +69,21 @@ impl TelemetryStore {
         Ok(self)
     }
 
-    /// From now on what this writes is on the disk once it is committed, a power cut included; and it waits that long for
-    /// other writers.
+    /// From now on what this writes is on the disk once it is committed, a power cut included; it waits that long for other
+    /// writers, and its log comes to about `log_bytes` before they go to the store itself.
     ///
     /// # Errors
     /// As for [`TelemetryStore::open`].
-    pub fn be_durable(&mut self, patience: Duration) -> Result<(), TelemetryError> {
+    pub fn be_durable(&mut self, patience: Duration, log_bytes: u32) -> Result<(), TelemetryError> {
         self.run(|connection| {
             connection.busy_timeout(patience)?;
             connection.pragma_update(None, "synchronous", "full")?;
             // Span ids are random, and with them the pages of their indices: the default of 2 MB spills in a transaction of
             // some thousand spans.
             connection.pragma_update(None, "cache_size", -16 * 1024)?;
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", (log_bytes / 4096).max(1), |_| Ok(()))?;
             // What a long read made of the log is given back after it.
-            connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))
+            connection.pragma_update_and_check(None, "journal_size_limit", 2 * i64::from(log_bytes), |_| Ok(()))
         })
     }
 
@@ -266,9 +267,6 @@ fn database_error(path: &Path, source: rusqlite::Error) -> TelemetryError {
         _ => TelemetryError::Database { path, cause: source },
     }
 }
-
-/// The log's size between checkpoints, that of a busy writer; SQLite's default sets none.
-const LOG_BYTES: i64 = 32 << 20;
 
 /// "tune" in ASCII: tells our files from other SQLite databases.
 const APPLICATION_ID: i64 = 0x7475_6e65;
