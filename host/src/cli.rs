@@ -1,10 +1,14 @@
 //! The command line: types and help text, nothing else.
 
+mod authoring;
 mod models;
+mod plugins;
 mod telemetry;
 
+pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
-pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, ServerArgs, StoreArgs, SyncArgs};
+pub use plugins::{KeygenArgs, SignArgs};
+pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,8 +24,11 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Whom it is for.
     #[command(flatten)]
+    pub scope: ScopeArgs,
     /// How to tell about it.
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -46,6 +53,24 @@ impl Cli {
         let command = Self::command().mut_subcommands(|command| command.mut_args(|arg| arg.hide_env(true)));
         Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }
+}
+
+/// Whom a command works for.
+#[derive(Debug, Clone, Args)]
+pub struct ScopeArgs {
+    /// Whose data this is; keeps default stores apart [default: default]
+    #[arg(
+        long,
+        visible_alias = "tenant",
+        global = true,
+        env = "TUNESMITH_TENANT_ID",
+        value_name = "ID",
+        help_heading = "Tenant"
+    )]
+    pub tenant_id: Option<String>,
+    /// Which tenants there are and what each may use: keeps every command within its tenant's folder [default: none]
+    #[arg(long, global = true, env = "TUNESMITH_OPERATOR", value_name = "FILE", help_heading = "Tenant")]
+    pub operator: Option<PathBuf>,
 }
 
 /// Flags of every command.
@@ -94,6 +119,9 @@ Examples:
   tunesmith annotate 8114e0e32091afa3 --label rejected --explanation 'wrong agent' --correction weather_agent
   tunesmith annotate 8114e0e32091afa3 --name relevance --document 0 --label relevant")]
     Annotate(AnnotateArgs),
+    /// Remove old spans from the telemetry store, and their annotations
+    #[command(after_help = "Example:\n  tunesmith prune --before 2026-06-01T00:00:00Z --dry-run")]
+    Prune(PruneArgs),
     /// Annotate the spans that a run used with `used_in_training` in Phoenix
     #[command(
         after_help = "Example:\n  tunesmith mark --adapter outputs/adapters/mine --phoenix-url http://127.0.0.1:6006 --project acme-prod"
@@ -128,7 +156,7 @@ Examples:
         after_help = "Example:\n  tunesmith export --base-model models/SmolLM2-135M --adapter outputs/adapters/mine --out mine.gguf"
     )]
     Export(ExportArgs),
-    /// Look at plugins
+    /// Look at plugins; start, check and test one's own
     #[command(subcommand)]
     Plugins(PluginsCommand),
     /// Check this machine: GPU, processor, memory, plugins, model, store, with what to do about each lack
@@ -199,6 +227,30 @@ pub enum ExampleChoice {
 pub enum PluginsCommand {
     /// List the built-in plugins
     List,
+    /// Write a folder to start a plugin from, which builds and passes its tests
+    #[command(after_help = "Example:\n  tunesmith plugins new formatter my-formatter --lang python")]
+    New(NewArgs),
+    /// Say what a component is, and everything that keeps a run from loading it
+    #[command(after_help = "Example:\n  tunesmith plugins check dist/my-formatter.wasm")]
+    Check(CheckArgs),
+    /// Run a plugin over fixtures and hold it to the contract of its kind, with time, fuel and memory
+    #[command(after_help = "\
+Examples:
+  tunesmith plugins test dist/my-formatter.wasm
+  tunesmith plugins test dist/my-formatter.wasm --fixtures tests/ --expect tests/expected.jsonl")]
+    Test(TestArgs),
+    /// Say which plugin serves an agent, who decided that, what it gets and everything that keeps it from serving
+    #[command(after_help = "\
+Examples:
+  tunesmith plugins explain --agent-type routing
+  tunesmith plugins explain --config tenants/acme.toml --tenant acme --agent-type routing --json")]
+    Explain(Box<RunArgs>),
+    /// Make a key to sign plugins with, and print its public half for `trusted_keys`
+    #[command(after_help = "Example:\n  tunesmith plugins keygen --out plugins.key")]
+    Keygen(KeygenArgs),
+    /// Sign a plugin: its component and its manifest, so that neither can be changed or swapped
+    #[command(after_help = "Example:\n  tunesmith plugins sign --key plugins.key dist/ours.wasm")]
+    Sign(SignArgs),
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use trainer_cuda::TrainerError;
 
+use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
 use crate::telemetry::TelemetryError;
+use crate::tenants::TenantError;
 
 /// The host's error.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +19,15 @@ pub enum HostError {
     /// The configuration, the environment or a flag.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What a tenant may not have.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
     /// A plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// What the author of a plugin gave.
+    #[error(transparent)]
+    Authoring(#[from] AuthoringError),
     /// The telemetry store, or a file to import.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),

@@ -1,5 +1,6 @@
 //! Tunesmith: telemetry of LLM agents in, LoRA adapters out. [`pipeline::finetune`] is the whole run.
 
+pub mod authoring;
 pub mod cli;
 pub mod commands;
 pub mod compute;
@@ -14,5 +15,6 @@ pub mod progress;
 pub mod report;
 pub mod run_dir;
 pub mod telemetry;
+pub mod tenants;
 
 pub use error::HostError;

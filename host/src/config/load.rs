@@ -6,25 +6,36 @@ use serde::Deserialize;
 use toml::Table;
 
 use super::error::ConfigError;
-use super::options::Options;
+use super::options::{Options, PluginSources};
+use crate::plugins::{PinnedRef, PluginKind};
 
 /// Read where no other file is named and it is there.
 pub const DEFAULT_FILE: &str = "tunesmith.toml";
 
-/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration file: `file`,
-/// or [`DEFAULT_FILE`] in the current folder where it is there.
+/// [`DEFAULT_FILE`] in the current folder, where it is there.
+pub fn default_file() -> Option<&'static Path> {
+    let default = Path::new(DEFAULT_FILE);
+    default.is_file().then_some(default)
+}
+
+/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration in `file`.
 ///
 /// Paths in a file are relative to that file.
 ///
 /// # Errors
 /// [`ConfigError::Read`] and [`ConfigError::Syntax`].
 pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<PathBuf>), ConfigError> {
-    let default = Path::new(DEFAULT_FILE);
-    let Some(path) = file.or_else(|| default.is_file().then_some(default)) else { return Ok((flags.clone(), None)) };
+    let command_line = PluginKind::ALL.into_iter().filter(|&kind| flags.plugins.of_kind(kind).is_some()).collect();
+    let Some(path) = file else {
+        let mut options = flags.clone();
+        options.plugins.sources = PluginSources { file: None, command_line };
+        return Ok((options, None));
+    };
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let mut options: Options = toml::from_str(&text).map_err(|error| ConfigError::syntax(path, &error))?;
     resolve_paths(&mut options, path.parent().unwrap_or(Path::new("")));
-    let options = merge(&options, flags).map_err(|error| ConfigError::syntax(path, &error))?;
+    let mut options = merge(&options, flags).map_err(|error| ConfigError::syntax(path, &error))?;
+    options.plugins.sources = PluginSources { file: Some(path.to_owned()), command_line };
     Ok((options, Some(path.to_owned())))
 }
 
@@ -64,7 +75,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let plugins = &mut options.plugins;
     let agents = options.agents.values_mut().flat_map(|a| [&mut a.extractor, &mut a.formatter, &mut a.policy]);
     for plugin in [&mut plugins.extractor, &mut plugins.formatter, &mut plugins.policy].into_iter().chain(agents) {
-        if let Some(text) = plugin.as_mut().filter(|text| text.ends_with(".wasm") || text.contains('/')) {
+        if let Some(text) = plugin.as_mut().filter(|text| PinnedRef::names_a_file(text)) {
             *text = base.join(&*text).to_string_lossy().into_owned();
         }
     }

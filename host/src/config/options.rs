@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::Granted;
 use crate::compute::DeviceName;
+use crate::plugins::PluginKind;
 
 /// The keys of `tunesmith.toml`, and the flags of the commands that read a project.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Whose data this is; keeps default stores apart [default: default]
-    #[arg(long, env = "TUNESMITH_TENANT_ID", value_name = "ID")]
+    /// Whose data this is: the flag belongs to every command.
+    #[arg(skip)]
     pub tenant_id: Option<String>,
     /// Telemetry project [default: the only one in the store]
     #[arg(long, env = "TUNESMITH_PROJECT", value_name = "NAME")]
@@ -98,6 +100,10 @@ pub struct Options {
     /// `[agents.<agent type>]`
     #[arg(skip)]
     pub agents: BTreeMap<String, AgentOptions>,
+    /// The operator's, and set nowhere else.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub granted: Granted,
 }
 
 /// `[telemetry]`: where spans come from.
@@ -245,13 +251,13 @@ pub struct TripletOptions {
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Plugins")]
 pub struct PluginOptions {
-    /// Extractor: a built-in name or a `.wasm` component [default: annotated-extractor]
+    /// Extractor: a built-in name or a `.wasm` component, pinned with `@sha256:DIGITS` [default: annotated-extractor]
     #[arg(long, env = "TUNESMITH_EXTRACTOR", value_name = "PLUGIN")]
     pub extractor: Option<String>,
-    /// Formatter: a built-in name or a `.wasm` component [default: alpaca-formatter]
+    /// Formatter: a built-in name or a `.wasm` component, pinned with `@sha256:DIGITS` [default: alpaca-formatter]
     #[arg(long, env = "TUNESMITH_FORMATTER", value_name = "PLUGIN")]
     pub formatter: Option<String>,
-    /// Policy: a built-in name or a `.wasm` component [default: threshold-policy]
+    /// Policy: a built-in name or a `.wasm` component, pinned with `@sha256:DIGITS` [default: threshold-policy]
     #[arg(long, env = "TUNESMITH_POLICY", value_name = "PLUGIN")]
     pub policy: Option<String>,
     /// Wall time of one plugin call [default: 5000]
@@ -287,6 +293,19 @@ pub struct PluginOptions {
     /// `[plugins.settings.<kind>]`: handed to the plugin as text
     #[arg(skip)]
     pub settings: PluginSettings,
+    /// Where the three plugins above were named; no key of the file.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub sources: PluginSources,
+}
+
+/// Where the plugins of all agents were named.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PluginSources {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// Those that a flag or the environment named.
+    pub command_line: Vec<PluginKind>,
 }
 
 /// `[plugins.settings]`: a table per kind of plugin; the keys are the plugin's own.
@@ -543,6 +562,28 @@ impl Modality {
             Self::Video => "video",
             Self::Image => "image",
             Self::Text => "text",
+        }
+    }
+}
+
+impl PluginOptions {
+    /// The setting for the plugin of `kind`.
+    pub fn of_kind(&self, kind: PluginKind) -> Option<&str> {
+        match kind {
+            PluginKind::Extractor => self.extractor.as_deref(),
+            PluginKind::Formatter => self.formatter.as_deref(),
+            PluginKind::Policy => self.policy.as_deref(),
+        }
+    }
+}
+
+impl AgentOptions {
+    /// The agent's own setting for the plugin of `kind`.
+    pub fn of_kind(&self, kind: PluginKind) -> Option<&str> {
+        match kind {
+            PluginKind::Extractor => self.extractor.as_deref(),
+            PluginKind::Formatter => self.formatter.as_deref(),
+            PluginKind::Policy => self.policy.as_deref(),
         }
     }
 }

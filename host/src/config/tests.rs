@@ -5,6 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::compute::DeviceName;
 use crate::plugins::bindings::types::MatchRule;
+use crate::plugins::{Decided, PluginRef};
 
 #[derive(Parser)]
 struct Flags {
@@ -63,7 +64,7 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!((memory_limit, checkpoint_steps, lora_fallback), (None, 50, LoraFallback::Error));
     assert_eq!((config.compute.device, config.compute.threads), (DeviceName::Auto, None));
     assert_eq!(config.extraction.instruction, "Route the following query to the appropriate agent");
-    assert_eq!(config.plugins.formatter, PluginRef::BuiltIn("alpaca-formatter".into()));
+    assert_eq!(config.plugins.formatter.plugin.plugin, PluginRef::BuiltIn("alpaca-formatter".into()));
 }
 
 #[test]
@@ -98,8 +99,8 @@ fn paths_in_a_file_are_relative_to_the_file() {
     assert_eq!(config.output_dir, dir.path().join("out"));
     assert_eq!(config.telemetry.store, dir.path().join("t.sqlite"));
     assert_eq!(config.telemetry.imports, [dir.path().join("a.jsonl")]);
-    assert_eq!(config.plugins.formatter, PluginRef::File(dir.path().join("mine.wasm")));
-    assert_eq!(config.plugins.policy, PluginRef::File("here/p.wasm".into()));
+    assert_eq!(config.plugins.formatter.plugin.plugin, PluginRef::File(dir.path().join("mine.wasm")));
+    assert_eq!(config.plugins.policy.plugin.plugin, PluginRef::File("here/p.wasm".into()));
 }
 
 #[test]
@@ -113,10 +114,39 @@ fn an_agents_own_plugin_wins_over_the_plugin_of_all() {
     let text = "agent_type = \"mine\"\n[plugins]\nformatter = \"chat-formatter\"\n[agents.mine]\ninstruction = \"Do\"\n\
                 match = [{ name_suffix = \"mine\" }, { attribute = \"a\", equals = \"b\" }]\nformatter = \"prompt-completion-formatter\"\n";
     let config = run_config(text, &[]).unwrap();
-    assert_eq!(config.plugins.formatter, PluginRef::BuiltIn("prompt-completion-formatter".into()));
+    assert_eq!(config.plugins.formatter.plugin.plugin, PluginRef::BuiltIn("prompt-completion-formatter".into()));
     assert_eq!(
         config.extraction.match_rules,
         [MatchRule::NameSuffix("mine".into()), MatchRule::AttributeEquals(("a".into(), "b".into()))]
+    );
+}
+
+#[test]
+fn a_flag_wins_over_the_files_plugin_for_an_agent() {
+    let text = "agent_type = \"routing\"\n[plugins]\nformatter = \"a.wasm\"\npolicy = \"p.wasm\"\n[agents.routing]\n\
+                formatter = \"b.wasm\"\nextractor = \"e.wasm\"\n";
+    let (dir, options) = load_text(text, &["--formatter", "chat-formatter"]);
+    let plugins = RunConfig::new(options.unwrap()).unwrap().plugins;
+    assert_eq!(plugins.formatter.plugin.plugin, PluginRef::BuiltIn("chat-formatter".into()));
+    assert_eq!(plugins.formatter.decided, Decided::Flag { name: "--formatter".into() });
+    let path = Some(dir.path().join("tunesmith.toml"));
+    let key = |key: &str| Decided::File { path: path.clone(), key: key.into() };
+    assert_eq!(plugins.extractor.decided, key("agents.routing.extractor"));
+    assert_eq!(plugins.policy.decided, key("plugins.policy"));
+    let plugins = run_config("agent_type = \"routing\"", &[]).unwrap().plugins;
+    assert_eq!(plugins.policy.decided, Decided::Default);
+}
+
+#[test]
+fn a_pin_is_kept_with_the_path_that_is_relative_to_the_file() {
+    let digits = "0123456789abcdef".repeat(4);
+    let text = format!("agent_type = \"routing\"\n[plugins]\nformatter = \"mine.wasm@sha256:{digits}\"\n");
+    let (dir, options) = load_text(&text, &[]);
+    let formatter = RunConfig::new(options.unwrap()).unwrap().plugins.formatter;
+    assert_eq!(formatter.to_string(), format!("{}@sha256:{digits}", dir.path().join("mine.wasm").display()));
+    assert_eq!(
+        run_config("agent_type = \"routing\"", &["--policy", "p.wasm@sha256:12"]).unwrap_err().to_string(),
+        "`policy`: `sha256:12` is no SHA-256: give `sha256:` and all 64 hexadecimal digits, as `sha256sum` prints them"
     );
 }
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::config::RunConfig;
 use crate::plugins::{
-    Allowance, Costs, Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage,
-    PluginRef, Policy,
+    Costs, Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, Policy,
 };
 
 /// Who extracts, formats and decides.
@@ -26,20 +25,17 @@ impl RunPlugins {
     /// # Errors
     /// The first plugin's that does not fit.
     pub fn load(config: &RunConfig) -> Result<Self, PluginError> {
-        let engine = PluginEngine::new(config.plugins.limits)?;
-        let find = |reference: &PluginRef, kind| {
-            let mut package = PluginPackage::find(reference, kind, Some(&config.agent_type))?;
-            package.allowance = Allowance { wants: package.manifest.wants.clone(), limits: config.plugins.limits };
-            Ok::<_, PluginError>(package)
-        };
-        let extractor = Extractor::load(&engine, &find(&config.plugins.extractor, PluginKind::Extractor)?)?;
-        let formatter = Formatter::load(&engine, &find(&config.plugins.formatter, PluginKind::Formatter)?)?;
-        let policy = Policy::load(&engine, &find(&config.plugins.policy, PluginKind::Policy)?)?;
+        let package = |kind| config.resolution(kind).package();
+        let (extractor, formatter, policy) =
+            (package(PluginKind::Extractor)?, package(PluginKind::Formatter)?, package(PluginKind::Policy)?);
+        // Of the engine's own limits, some hold for every plugin: they must leave each what it is allowed.
+        let of = |package: &PluginPackage| package.allowance.limits;
+        let engine = PluginEngine::new(of(&extractor).covering(&of(&formatter)).covering(&of(&policy)))?;
         let tenant = &config.tenant_id;
         Ok(Self {
-            extractor: extractor.for_tenant(tenant),
-            formatter: formatter.for_tenant(tenant),
-            policy: policy.for_tenant(tenant),
+            extractor: Extractor::load(&engine, &extractor)?.for_tenant(tenant),
+            formatter: Formatter::load(&engine, &formatter)?.for_tenant(tenant),
+            policy: Policy::load(&engine, &policy)?.for_tenant(tenant),
             engine,
         })
     }

@@ -13,6 +13,7 @@ use super::error::PluginError;
 use super::limits::Limits;
 use super::manifest::PluginKind;
 use super::text::plain;
+use super::wasi;
 
 /// Characters of a component's names, and of what the compiler says of it, that are told.
 const MAX_CHARS: usize = 1000;
@@ -78,10 +79,13 @@ pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError
 /// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
 const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// What a plugin has to be granted for this import; none where no plugin gets it. Whether it is of the right type, the
-/// linker knows.
-fn want_of(import: &str) -> Option<Want> {
-    import.starts_with("tunesmith:plugin/log@0.1.").then_some(Want::Log)
+/// What a plugin has to want for an import to be granted; none where no plugin is granted it.
+pub(super) fn want_of(import: &str) -> Option<Want> {
+    // In whatever version of our WIT package; the linker knows which fit.
+    match import.starts_with("tunesmith:plugin/log@0.1.") {
+        true => Some(Want::Log),
+        false => wasi::interface(import).map(|_| Want::Wasi),
+    }
 }
 
 fn check_imports(
@@ -135,6 +139,7 @@ mod tests {
             manifest: PluginManifest::parse(manifest, std::path::Path::new("plugin.toml")).unwrap(),
             digest: digest(wasm),
             origin: PluginRef::BuiltIn("p".into()),
+            signer: None,
             allowance: Default::default(),
             wasm: wasm.to_vec().into(),
         };

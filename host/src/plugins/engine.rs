@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{HasSelf, InstancePre, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::admission;
@@ -21,6 +21,7 @@ use super::error::PluginError;
 use super::limits::{CallState, Limits};
 use super::manifest::PluginKind;
 use super::registry::PluginPackage;
+use super::wasi;
 
 /// The engine that all plugins of a run share.
 pub struct PluginEngine {
@@ -104,29 +105,46 @@ impl PluginEngine {
     ) -> Result<(Admitted, InstancePre<CallState>), PluginError> {
         let plugin = &package.manifest.name;
         let limits = package.allowance.limits.within(&self.limits);
-        admission::check_size(plugin, &package.wasm, &limits)?;
-        let component = self
-            .cache
-            .load_or_compile(&self.engine, &package.wasm, &package.digest)
-            .map_err(|error| admission::not_compiled(plugin, &package.wasm, &error))?;
+        let component = self.compile(plugin, &package.wasm, &package.digest, &limits)?;
         admission::check(&self.engine, plugin, &component, kind, &package.allowance.wants)?;
-        let linker = self.linker(&package.allowance.wants).map_err(|error| admission::incompatible(plugin, &error))?;
+        let linker = self
+            .linker(&package.allowance.wants, &component)
+            .map_err(|error| admission::incompatible(plugin, &error))?;
         let instance = linker.instantiate_pre(&component).map_err(|error| admission::incompatible(plugin, &error))?;
-        Ok((Admitted::new(self, package.into(), limits), instance))
+        Ok((Admitted::new(self, package, limits), instance))
+    }
+
+    /// Compiles a component, or takes it from the cache; `plugin` is for messages.
+    ///
+    /// # Errors
+    /// [`PluginError::TooLarge`], [`PluginError::NotAComponent`] or [`PluginError::Incompatible`].
+    pub(super) fn compile(
+        &self,
+        plugin: &str,
+        wasm: &[u8],
+        digest: &str,
+        limits: &Limits,
+    ) -> Result<Component, PluginError> {
+        admission::check_size(plugin, wasm, limits)?;
+        let component = self.cache.load_or_compile(&self.engine, wasm, digest);
+        component.map_err(|error| admission::not_compiled(plugin, wasm, &error))
     }
 
     /// What of the host a plugin can reach: nothing, but for what was granted.
-    fn linker(&self, granted: &BTreeSet<Want>) -> wasmtime::Result<Linker<CallState>> {
+    fn linker(&self, granted: &BTreeSet<Want>, component: &Component) -> wasmtime::Result<Linker<CallState>> {
         let mut linker = Linker::new(&self.engine);
         if granted.contains(&Want::Log) {
             log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut CallState| state)?;
+        }
+        if granted.contains(&Want::Wasi) {
+            wasi::add_to_linker(&mut linker, &self.engine, component)?;
         }
         Ok(linker)
     }
 }
 
 /// The lower-case hex SHA-256 of a component.
-pub(super) fn digest(wasm: &[u8]) -> String {
+pub fn digest(wasm: &[u8]) -> String {
     super::hex(&Sha256::digest(wasm))
 }
 

@@ -8,6 +8,8 @@ use super::allowance::Want;
 use super::bindings::types;
 use super::limits::Limits;
 use super::manifest::PluginKind;
+use super::signature::SigningError;
+use super::trust::TrustError;
 
 /// A plugin that could not be loaded, or a call that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,12 @@ pub enum PluginError {
         /// What differs, and what to do.
         what: String,
     },
+    /// The plugin is not the one that was meant, or wants more than it may have.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A plugin could not be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// The bytes are not a WebAssembly component.
     #[error(
         "plugin `{plugin}` is not a WebAssembly component: {what}; build it as a component (core module + `wit-component`), not as a plain module"
@@ -97,7 +105,8 @@ pub enum PluginError {
     },
     /// The component wants something of the host that it could have, and was not given.
     #[error(
-        "plugin `{plugin}` imports `{import}`, which it was not granted; its `plugin.toml` has to say `wants = [\"{want}\"]`, and the operator to grant `{want}`"
+        "plugin `{plugin}` imports `{import}`, which it was not granted; its `plugin.toml` has to say `wants = [\"{want}\"]`, and the operator to grant `{want}`{}",
+        if *want == Want::Wasi { "; or build it with WASI stubbed out" } else { "" }
     )]
     NotGranted {
         /// The plugin.

@@ -57,8 +57,9 @@ impl Extractor {
     /// [`PluginError::Call`]; also where there are more than [`Limits::MATCH_RULES`].
     pub fn selection(&self, config: &ExtractionConfig) -> Result<Vec<MatchRule>, PluginError> {
         let site = self.plugin.site("selection", None);
+        let config = self.plugin.permitted(config);
         let rules = self.plugin.call(&site, |store| {
-            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_selection(store, config)
+            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_selection(store, &config)
         })?;
         if rules.len() > Limits::MATCH_RULES {
             let what = format!("{} match rules, more than {}", rules.len(), Limits::MATCH_RULES);
@@ -75,8 +76,9 @@ impl Extractor {
     /// the lead of an example nor skipped with a reason.
     pub fn extract(&self, config: &ExtractionConfig, spans: &[Span], batch: usize) -> Result<Extraction, PluginError> {
         let site = self.plugin.site("extract", Some(batch));
+        let config = self.plugin.permitted(config);
         let mut extraction = self.plugin.call(&site, |store| {
-            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_extract(store, config, spans)
+            self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_extract(store, &config, spans)
         })?;
         if let Err(fault) = check(&extraction, spans, self.plugin.limits.records(spans.len())) {
             return Err(failed(site, fault));

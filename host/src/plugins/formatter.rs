@@ -85,8 +85,9 @@ impl Formatter {
         batch: usize,
     ) -> Result<Vec<Formatted>, PluginError> {
         let site = self.plugin.site("format", Some(batch));
+        let config = self.plugin.permitted(config);
         let results = self.plugin.call(&site, |store| {
-            self.instance.instantiate(&mut *store)?.tunesmith_plugin_formatting().call_format(store, config, examples)
+            self.instance.instantiate(&mut *store)?.tunesmith_plugin_formatting().call_format(store, &config, examples)
         });
         let mut results = results.map_err(|error| naming_spans(error, examples))?;
         if let Err(what) = check(&results, examples) {

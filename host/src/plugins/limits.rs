@@ -7,6 +7,7 @@ use wasmtime::ResourceLimiter;
 use super::cost::CallCost;
 use super::error::{CallSite, Fault};
 use super::log::LogBudget;
+use super::wasi::Random;
 
 /// Caps on one plugin call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -70,6 +71,25 @@ impl Limits {
         }
     }
 
+    /// The laxer of each of two limits: those of an engine that leaves two plugins what each may have. Where fuel is
+    /// counted for one of them, it is for the other too, and without an end.
+    pub fn covering(&self, other: &Self) -> Self {
+        Self {
+            deadline: self.deadline.max(other.deadline),
+            fuel: match (self.fuel, other.fuel) {
+                (None, None) => None,
+                (own, other) => Some(own.unwrap_or(u64::MAX).max(other.unwrap_or(u64::MAX))),
+            },
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            stack_bytes: self.stack_bytes.max(other.stack_bytes),
+            table_elements: self.table_elements.max(other.table_elements),
+            output_bytes: self.output_bytes.max(other.output_bytes),
+            records_per_span: self.records_per_span.max(other.records_per_span),
+            log_bytes: self.log_bytes.max(other.log_bytes),
+            component_bytes: self.component_bytes.max(other.component_bytes),
+        }
+    }
+
     /// Most examples, or skipped spans, of a batch.
     pub(super) fn records(&self, spans: usize) -> usize {
         self.records_per_span.saturating_mul(spans).saturating_add(Self::FREE_RECORDS)
@@ -115,11 +135,18 @@ pub(super) struct CallState {
     memory_bytes: usize,
     refused: Option<Refused>,
     pub(super) log: LogBudget,
+    pub(super) random: Random,
 }
 
 impl CallState {
     pub(super) fn new(limits: Limits, site: CallSite) -> Self {
-        Self { limits, memory_bytes: 0, refused: None, log: LogBudget::new(site, limits.log_bytes) }
+        Self {
+            limits,
+            memory_bytes: 0,
+            refused: None,
+            log: LogBudget::new(site, limits.log_bytes),
+            random: Random::default(),
+        }
     }
 
     /// The cap on memory or tables that the call ran into.

@@ -55,11 +55,12 @@ impl Policy {
     /// is said to be insufficient.
     pub fn decide(&self, config: &PolicyConfig, statistics: &DatasetStatistics) -> Result<Decision, PluginError> {
         let site = self.plugin.site("decide", None);
+        let config = self.plugin.permitted(config);
         let mut decision = self.plugin.call(&site, |store| {
             self.instance
                 .instantiate(&mut *store)?
                 .tunesmith_plugin_selection_policy()
-                .call_decide(store, config, statistics)
+                .call_decide(store, &config, statistics)
         })?;
         if let Err(what) = check(&decision) {
             return Err(failed(site, Fault::InvalidOutput { what }));

@@ -1,49 +1,19 @@
-//! Which plugin serves a run: a built-in one by name, or a tenant's by the path of its component.
+//! Where plugins come from: a built-in one by name, or a tenant's by the path of its component.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Want};
 use super::engine::digest;
 use super::error::PluginError;
+use super::limit_settings::LimitSettings;
 use super::manifest::{ANY_AGENT, PluginKind, PluginManifest, WIT_VERSION};
-
-/// How a configuration names a plugin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PluginRef {
-    /// The name of a plugin that is built into the binary.
-    BuiltIn(String),
-    /// A `.wasm` component; `plugin.toml` beside it is read where it is there.
-    File(PathBuf),
-}
-
-impl PluginRef {
-    /// A word that ends in `.wasm` or holds a `/` is a path; any other is a built-in name.
-    pub fn parse(text: &str) -> Self {
-        if text.ends_with(".wasm") || text.contains('/') {
-            Self::File(text.into())
-        } else {
-            Self::BuiltIn(text.to_owned())
-        }
-    }
-}
-
-impl serde::Serialize for PluginRef {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl fmt::Display for PluginRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BuiltIn(name) => f.write_str(name),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
+use super::reference::PluginRef;
+use super::resolution::Resolution;
+use super::signature::{self, PublicKey, Signature, SigningError, SigningKey};
+use super::trust::TrustError;
 
 /// A plugin's component and what is known of it, before it is compiled.
 pub struct PluginPackage {
@@ -53,23 +23,56 @@ pub struct PluginPackage {
     pub digest: String,
     /// Where it came from.
     pub origin: PluginRef,
+    /// Who signed it.
+    pub signer: Option<PublicKey>,
     /// What it may use.
     pub allowance: Allowance,
+    /// The bytes that the digest and the signature are of; nothing is read again to compile them.
     pub(super) wasm: Cow<'static, [u8]>,
 }
 
+/// A package, and what is wrong with its signature.
+pub(super) struct Found {
+    pub(super) package: PluginPackage,
+    pub(super) wrong_signature: Option<TrustError>,
+}
+
 impl PluginPackage {
-    /// Finds the plugin that `reference` names and checks that it suits a run.
+    /// Finds the plugin that `reference` names and checks that it suits a run; what it asks for, it gets.
     ///
     /// # Errors
-    /// [`PluginError::Unknown`], [`PluginError::Read`], [`PluginError::Manifest`] or [`PluginError::Incompatible`].
+    /// [`PluginError::Unknown`], [`PluginError::Read`], [`PluginError::Manifest`], [`PluginError::Incompatible`], or
+    /// [`PluginError::Trust`] where it is signed and was changed.
     pub fn find(reference: &PluginRef, kind: PluginKind, agent_type: Option<&str>) -> Result<Self, PluginError> {
-        let package = match reference {
-            PluginRef::BuiltIn(name) => built_in(name, kind)?,
-            PluginRef::File(path) => from_file(path, kind)?,
-        };
-        package.manifest.check(kind, agent_type)?;
-        Ok(package)
+        Resolution::of(reference.clone(), kind, agent_type).package()
+    }
+
+    /// Reads the plugin that `reference` names.
+    ///
+    /// # Errors
+    /// [`PluginError::Unknown`], [`PluginError::Read`] and [`PluginError::Manifest`].
+    pub(super) fn read(reference: &PluginRef, kind: PluginKind) -> Result<Found, PluginError> {
+        match reference {
+            PluginRef::BuiltIn(name) => Ok(Found { package: built_in(name, kind)?, wrong_signature: None }),
+            PluginRef::File(path) => from_file(path, kind),
+        }
+    }
+
+    /// Signs the component at `path` and its manifest; returns the signature's file and the component's digest.
+    ///
+    /// # Errors
+    /// [`PluginError::Read`] and [`PluginError::Manifest`]; [`PluginError::Signing`] where there is no manifest or the
+    /// signature can't be written.
+    pub fn sign(path: &Path, key: &SigningKey) -> Result<(PathBuf, PluginManifest, String), PluginError> {
+        let wasm = read(path, MAX_COMPONENT_BYTES)?;
+        let (manifest_path, bytes) = manifest_beside(path)?;
+        let bytes = bytes.ok_or_else(|| SigningError::NoManifest { path: path.to_owned() })?;
+        let manifest = parse(&bytes, &manifest_path)?;
+        let sha256 = digest(&wasm);
+        let text = format!("{}\n", key.sign(&signature::statement(&manifest, &sha256, &bytes)));
+        let signature_path = signature::path_of(path);
+        signature::write(&signature_path, &text)?;
+        Ok((signature_path, manifest, sha256))
     }
 
     /// Every built-in plugin, in the order of [`BUILT_IN`].
@@ -115,11 +118,14 @@ static BUILT_IN: [BuiltIn; 5] = [
 impl BuiltIn {
     fn package(&self) -> Result<PluginPackage, PluginError> {
         let path = PathBuf::from(format!("plugins/{}/plugin.toml", self.name));
+        let manifest = PluginManifest::parse(self.manifest, &path)?;
+        let allowance = Allowance { wants: manifest.wants.clone(), ..Allowance::default() };
         Ok(PluginPackage {
-            manifest: PluginManifest::parse(self.manifest, &path)?,
+            manifest,
             digest: digest(self.wasm),
             origin: PluginRef::BuiltIn(self.name.to_owned()),
-            allowance: Allowance::default(),
+            signer: None,
+            allowance,
             wasm: Cow::Borrowed(self.wasm),
         })
     }
@@ -140,35 +146,91 @@ fn built_in(name: &str, kind: PluginKind) -> Result<PluginPackage, PluginError> 
     }
 }
 
-fn from_file(path: &Path, kind: PluginKind) -> Result<PluginPackage, PluginError> {
-    let read_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PluginError::Read { path, source }
+/// Sixteen times the largest component seen (a Python guest): more is no plugin, and is not read into memory.
+const MAX_COMPONENT_BYTES: u64 = 256 << 20;
+/// A manifest is half a page, a signature one line.
+const MAX_TEXT_BYTES: u64 = 64 << 10;
+
+fn from_file(path: &Path, kind: PluginKind) -> Result<Found, PluginError> {
+    let wasm = read(path, MAX_COMPONENT_BYTES)?;
+    let (manifest_path, manifest_bytes) = manifest_beside(path)?;
+    let signature_path = signature::path_of(path);
+    let signature = if_there(read(&signature_path, MAX_TEXT_BYTES))?;
+    let manifest = match &manifest_bytes {
+        Some(bytes) => parse(bytes, &manifest_path)?,
+        None => unwritten(path, kind),
     };
-    let wasm = std::fs::read(path).map_err(read_error(path))?;
-    let manifest_path = path.with_file_name("plugin.toml");
-    let manifest = match std::fs::read_to_string(&manifest_path) {
-        Ok(text) => PluginManifest::parse(&text, &manifest_path)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => PluginManifest {
-            name: path
-                .file_stem()
-                .map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned()),
-            version: "unversioned".to_owned(),
-            kind,
-            wit: WIT_VERSION.to_owned(),
-            description: String::new(),
-            agent_types: vec![ANY_AGENT.to_owned()],
-            wants: BTreeSet::new(),
+    let digest = digest(&wasm);
+    let signer = match (signature, &manifest_bytes) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(TrustError::SignedManifestMissing { path: signature_path }),
+        (Some(text), Some(bytes)) => match std::str::from_utf8(&text).ok().and_then(Signature::parse) {
+            None => Err(TrustError::NoSignature { path: signature_path }),
+            Some(signature) if signature.fits(&signature::statement(&manifest, &digest, bytes)) => {
+                Ok(Some(signature.key))
+            }
+            Some(signature) => Err(TrustError::OtherThanSigned { plugin: manifest.name.clone(), key: signature.key }),
         },
-        Err(error) => return Err(read_error(&manifest_path)(error)),
     };
-    Ok(PluginPackage {
+    let (signer, wrong_signature) = match signer {
+        Ok(signer) => (signer, None),
+        Err(wrong) => (None, Some(wrong)),
+    };
+    let package = PluginPackage {
         manifest,
-        digest: digest(&wasm),
+        digest,
         origin: PluginRef::File(path.to_owned()),
+        signer,
         allowance: Allowance::default(),
         wasm: Cow::Owned(wasm),
-    })
+    };
+    Ok(Found { package, wrong_signature })
+}
+
+/// The manifest of a component that has none: any agent type, and settings, as for a first try of one's own.
+fn unwritten(path: &Path, kind: PluginKind) -> PluginManifest {
+    PluginManifest {
+        name: path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned()),
+        version: "unversioned".to_owned(),
+        kind,
+        wit: WIT_VERSION.to_owned(),
+        description: String::new(),
+        agent_types: vec![ANY_AGENT.to_owned()],
+        wants: BTreeSet::from([Want::Settings]),
+        limits: LimitSettings::default(),
+    }
+}
+
+fn manifest_beside(component: &Path) -> Result<(PathBuf, Option<Vec<u8>>), PluginError> {
+    let path = component.with_file_name("plugin.toml");
+    let bytes = if_there(read(&path, MAX_TEXT_BYTES))?;
+    Ok((path, bytes))
+}
+
+fn parse(bytes: &[u8], path: &Path) -> Result<PluginManifest, PluginError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let what = format!("byte {} is no UTF-8; save it as UTF-8", error.valid_up_to() + 1);
+        PluginError::Manifest { path: path.to_owned(), what }
+    })?;
+    PluginManifest::parse(text, path)
+}
+
+fn if_there(read: Result<Vec<u8>, PluginError>) -> Result<Option<Vec<u8>>, PluginError> {
+    match read {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(PluginError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, PluginError> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(length) if length as u64 > max_bytes => Err(std::io::Error::other(format!("it has over {max_bytes} bytes"))),
+        read => read.map(|_| bytes),
+    }
+    .map_err(|source| PluginError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

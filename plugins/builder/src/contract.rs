@@ -23,6 +23,8 @@ struct Manifest {
     /// What it asks of the host.
     #[serde(default)]
     wants: Vec<String>,
+    #[serde(default, rename = "limits")]
+    _limits: toml::Table,
 }
 
 #[derive(Deserialize)]

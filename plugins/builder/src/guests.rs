@@ -83,7 +83,8 @@ fn module(line: &str) -> Option<Module> {
     Some(Module { name: target.name.replace('_', "-"), folder: manifest_path.parent()?.to_path_buf(), wasm })
 }
 
-fn componentize(wasm: &Path) -> Result<Vec<u8>> {
+/// Encodes a core module that has its WIT in a custom section.
+pub(crate) fn componentize(wasm: &Path) -> Result<Vec<u8>> {
     let module = std::fs::read(wasm).with_context(|| format!("cannot read `{}`", wasm.display()))?;
     ComponentEncoder::default().validate(true).module(&module)?.encode()
 }

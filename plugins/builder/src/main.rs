@@ -13,12 +13,22 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "\
 usage: cargo plugins build|check [--manifest-dir DIR] [--out DIR]
+       cargo plugins component new CORE.wasm --output COMPONENT.wasm
 
   build  build every guest of the workspace in DIR (default: plugins) as a component into OUT (default: DIR/dist)
-  check  compare OUT with its plugins.lock, and with a rebuild";
+  check  compare OUT with its plugins.lock, and with a rebuild
+  component new  what `wasm-tools component new` does, for the scripts of the examples";
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse(std::env::args_os().skip(1))?;
+    let given: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [component, new, core, output, path] = given.as_slice()
+        && component == "component"
+        && new == "new"
+        && output == "--output"
+    {
+        return Ok(std::fs::write(path, guests::componentize(Path::new(core))?)?);
+    }
+    let arguments = Arguments::parse(given.into_iter())?;
     match arguments.command {
         Command::Build => build(&arguments),
         Command::Check => check(&arguments),

@@ -1,11 +1,11 @@
-//! `tunesmith plugins`
+//! `tunesmith plugins list`
 
-use super::Answer;
+use crate::commands::Answer;
 use crate::error::HostError;
 use crate::plugins::{PluginIdentity, PluginPackage};
 use crate::report;
 
-pub(super) fn list() -> Result<Answer, HostError> {
+pub(super) fn run() -> Result<Answer, HostError> {
     let mut table = report::table();
     table.set_header(["plugin", "kind", "version", "KiB", "sha256", "what it does"]);
     let mut list = Vec::new();
