@@ -1,12 +1,13 @@
 //! Every attack in turn on one engine of one process, as a server has it: after each, the next job is fine.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tunesmith::plugins::bindings::formatting::{Formatted, FormatterConfig};
 use tunesmith::plugins::bindings::types::{Example, InstructionExample, Lineage};
 use tunesmith::plugins::{
-    Allowance, Fault, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, PluginRef,
+    Allowance, Fault, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, PluginRef, Want,
 };
 
 use crate::home::repository;
@@ -150,6 +151,17 @@ fn a_plugin_is_held_to_its_own_limits_not_to_the_engines() {
 }
 
 #[test]
+fn the_largest_stack_fits_a_thread() {
+    let workshop = Workshop::new(Limits { stack_bytes: 1 << 20, ..limits() });
+    let recursion = hostile_formatters().into_iter().find(|hostile| hostile.name == "recursion without end").unwrap();
+    let bytes = recursion.core.component();
+    // 2 MiB is what a thread has where nobody says otherwise.
+    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    let error = thread.spawn(move || workshop.run(&bytes, 60_000).unwrap_err().to_string()).unwrap().join().unwrap();
+    assert!(error.contains(" used up its stack of 1024 KiB; "), "{error}");
+}
+
+#[test]
 fn fuel_is_the_same_in_every_call() {
     let workshop = Workshop::new(Limits { fuel: Some(1 << 40), ..limits() });
     let fuel = || {
@@ -239,6 +251,25 @@ fn imports_that_no_plugin_gets_are_refused_by_name() {
 }
 
 #[test]
+fn a_log_of_another_type_is_refused_although_it_was_granted() {
+    let workshop = Workshop::new(limits());
+    let text = r#"(component
+        (import "tunesmith:plugin/log@0.1.1" (instance (export "write" (func))))
+        (instance $formatting)
+        (export "tunesmith:plugin/formatting@0.1.1" (instance $formatting)))"#;
+    let file = PluginRef::File(workshop.file(&wat::parse_str(text).unwrap()));
+    let mut package = PluginPackage::find(&file, PluginKind::Formatter, None).unwrap();
+    let mut error = |wants: BTreeSet<Want>| {
+        package.allowance.wants = wants;
+        Formatter::load(&workshop.engine, &package).err().unwrap().to_string()
+    };
+    assert!(error(BTreeSet::new()).contains("which it was not granted"));
+    let error = error(Want::ALL.into());
+    assert!(error.starts_with("plugin `mine` does not fit this run: component imports instance"), "{error}");
+    assert!(error.ends_with("; rebuild it against this version's `wit/` folder"), "{error}");
+}
+
+#[test]
 fn files_of_other_kinds_are_refused_by_what_they_are() {
     let workshop = Workshop::new(limits());
     for bytes in [&b""[..], b"\x7fELF\x02\x01\x01", b"PK\x03\x04", b"#!/bin/sh\n", b"\0asm", b"\0as", &[0xff; 100]] {
@@ -247,22 +278,30 @@ fn files_of_other_kinds_are_refused_by_what_they_are() {
     }
 }
 
+/// A number as WebAssembly writes it.
+fn leb(mut n: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while n > 0x7f {
+        bytes.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+    bytes
+}
+
+/// A section of a module or a component.
+fn section(id: u8, contents: &[u8]) -> Vec<u8> {
+    [&[id], &leb(contents.len())[..], contents].concat()
+}
+
 /// A component in a component in a component.
 fn nested(depth: usize) -> Vec<u8> {
     let mut reversed = Vec::new();
     let preamble = b"\0asm\x0d\0\x01\0";
     reversed.extend(preamble.iter().rev());
     for _ in 0..depth {
-        let mut size = reversed.len();
-        let mut leb = vec![4]; // the section of components
-        loop {
-            leb.push((size & 0x7f) as u8 | if size > 0x7f { 0x80 } else { 0 });
-            size >>= 7;
-            if size == 0 {
-                break;
-            }
-        }
-        reversed.extend(leb.iter().rev());
+        let section = [vec![4], leb(reversed.len())].concat(); // of components
+        reversed.extend(section.iter().rev());
         reversed.extend(preamble.iter().rev());
     }
     reversed.reverse();
@@ -289,10 +328,14 @@ fn a_component_of_ten_thousand_parts_is_refused() {
 #[test]
 fn a_function_that_would_keep_its_compiler_for_minutes_is_not_compiled() {
     let workshop = Workshop::new(limits());
-    let function = format!("(func (param i64) {})", "(drop (i64.mul (local.get 0) (local.get 0)))".repeat(200_000));
-    // 6 bytes each, the number of locals, and the end.
+    // No locals, `nop` over and over, `end`; as bytes, because its text would take gigabytes to parse.
+    let body = [&[0], &vec![1; 1_200_000][..], &[0x0b]].concat();
+    let code = [&[1], &leb(body.len())[..], &body].concat();
+    let types_and_functions = [section(1, &[1, 0x60, 0, 0]), section(3, &[1, 0])].concat();
+    let module = [b"\0asm\x01\0\0\0", &types_and_functions[..], &section(10, &code)].concat();
+    let component = [b"\0asm\x0d\0\x01\0", &section(1, &module)[..]].concat();
     assert_eq!(
-        workshop.refuses(&Core { more: function, ..Core::default() }.component()).to_string(),
+        workshop.refuses(&component).to_string(),
         "plugin `mine` has a function of 1200002 bytes, more than the 1048576 that one may have: its compilation would \
          take minutes and gigabytes; split it"
     );
@@ -321,13 +364,10 @@ fn with_instances(module: &str, n: u8) -> Vec<u8> {
     let mut bytes = Core::default().component();
     let modules = sections(&bytes).iter().filter(|&&id| id == 1).count() as u8;
     let module = wat::parse_str(module).unwrap();
-    assert!(module.len() < 128 && modules < 128 && n < 128, "numbers of one byte");
+    assert!(modules < 128 && n < 128, "numbers of one byte");
     // A section with the module, and one with the instances of it: each `(instantiate module)` with no argument.
-    bytes.extend([1, module.len() as u8]);
-    bytes.extend(module);
-    let size = 1 + 3 * usize::from(n);
-    bytes.extend([2, (size & 0x7f) as u8 | 0x80, (size >> 7) as u8, n]);
-    bytes.extend((0..n).flat_map(|_| [0, modules, 0]));
+    bytes.extend(section(1, &module));
+    bytes.extend(section(2, &[&[n], &[0, modules, 0].repeat(n.into())[..]].concat()));
     bytes
 }
 

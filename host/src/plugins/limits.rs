@@ -23,7 +23,8 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Elements of one table (function references, mostly).
     pub table_elements: usize,
-    /// Bytes that one call may hand back to the host. A guest can alias one string thousands of times, so its
+    /// Bytes that one call may hand back to the host, and that one log line may have: what bounds the host's copying,
+    /// which no deadline interrupts (16 MiB take some 10 ms). A guest can alias one string thousands of times, so its
     /// memory cap alone does not bound what the host copies: 1 MiB in a guest was lifted as 64 GiB.
     pub output_bytes: usize,
     /// Examples that an extractor may give for each span of a batch, and [`Limits::FREE_RECORDS`] more.
