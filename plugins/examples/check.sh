@@ -27,7 +27,10 @@ done
 
 export WASM_TOOLS=${WASM_TOOLS:-${CARGO_TARGET_DIR:-$examples/../../target}/release/plugin-builder}
 WASM_TOOLS=$(realpath "$WASM_TOOLS")
-rustup target add --toolchain "$(cd "$examples/.." && rustup show active-toolchain | cut -d ' ' -f 1)" wasm32-unknown-unknown 2> "$work/rustup.txt"
+# The scaffolds lie outside of the repository, and would be built by whatever compiler is the default.
+RUSTUP_TOOLCHAIN=$(cd "$examples/.." && rustup show active-toolchain | cut -d ' ' -f 1)
+export RUSTUP_TOOLCHAIN
+rustup target add wasm32-unknown-unknown 2> "$work/rustup.txt"
 rm -rf "$work/new"
 for scaffold in {formatter,extractor,policy}/{rust,python} formatter/{js,c}; do
     kind=${scaffold%/*} language=${scaffold#*/}

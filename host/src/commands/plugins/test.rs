@@ -135,7 +135,9 @@ fn one_by_one(subject: &Subject, call: &Call, together: &Value) -> Option<String
     let (Call::Format(config, examples), Value::Array(together)) = (call, together) else { return None };
     examples.iter().zip(together).enumerate().find_map(|(index, (example, expected))| {
         match called(subject, &Call::Format(config.clone(), vec![example.clone()])) {
-            Ok(alone) => first_difference(&json!([expected]), &alone).map(|difference| format!("[{index}]{difference}")),
+            Ok(alone) => {
+                first_difference(&json!([expected]), &alone).map(|difference| format!("[{index}]{difference}"))
+            }
             Err(error) => Some(format!("[{index}]: {error}")),
         }
     })
