@@ -8,7 +8,7 @@ mod telemetry;
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use plugins::{KeygenArgs, SignArgs};
-pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, ServerArgs, StoreArgs, SyncArgs};
+pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,8 +24,11 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Whom it is for.
     #[command(flatten)]
+    pub scope: ScopeArgs,
     /// How to tell about it.
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -50,6 +53,24 @@ impl Cli {
         let command = Self::command().mut_subcommands(|command| command.mut_args(|arg| arg.hide_env(true)));
         Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }
+}
+
+/// Whom a command works for.
+#[derive(Debug, Clone, Args)]
+pub struct ScopeArgs {
+    /// Whose data this is; keeps default stores apart [default: default]
+    #[arg(
+        long,
+        visible_alias = "tenant",
+        global = true,
+        env = "TUNESMITH_TENANT_ID",
+        value_name = "ID",
+        help_heading = "Tenant"
+    )]
+    pub tenant_id: Option<String>,
+    /// Which tenants there are and what each may use: keeps every command within its tenant's folder [default: none]
+    #[arg(long, global = true, env = "TUNESMITH_OPERATOR", value_name = "FILE", help_heading = "Tenant")]
+    pub operator: Option<PathBuf>,
 }
 
 /// Flags of every command.
@@ -98,6 +119,9 @@ Examples:
   tunesmith annotate 8114e0e32091afa3 --label rejected --explanation 'wrong agent' --correction weather_agent
   tunesmith annotate 8114e0e32091afa3 --name relevance --document 0 --label relevant")]
     Annotate(AnnotateArgs),
+    /// Remove old spans from the telemetry store, and their annotations
+    #[command(after_help = "Example:\n  tunesmith prune --before 2026-06-01T00:00:00Z --dry-run")]
+    Prune(PruneArgs),
     /// Annotate the spans that a run used with `used_in_training` in Phoenix
     #[command(
         after_help = "Example:\n  tunesmith mark --adapter outputs/adapters/mine --phoenix-url http://127.0.0.1:6006 --project acme-prod"

@@ -11,6 +11,7 @@ use crate::memory::OutOfMemory;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
 use crate::telemetry::TelemetryError;
+use crate::tenants::TenantError;
 
 /// The host's error.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum HostError {
     /// The configuration, the environment or a flag.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What a tenant may not have.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
     /// A plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),

@@ -15,5 +15,6 @@ pub mod progress;
 pub mod report;
 pub mod run_dir;
 pub mod telemetry;
+pub mod tenants;
 
 pub use error::HostError;

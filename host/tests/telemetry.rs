@@ -9,7 +9,9 @@ use tempfile::TempDir;
 use tunesmith::plugins::bindings::types::{
     Annotation, AnnotatorKind, Attribute, AttributeValue, MatchRule, Span, SpanKind, SpanStatus,
 };
-use tunesmith::telemetry::{BatchLimits, ImportReport, TelemetryError, TelemetryStore, Upsert, Upserts, import};
+use tunesmith::telemetry::{
+    BatchLimits, ImportReport, Pruned, TelemetryError, TelemetryStore, Upsert, Upserts, import,
+};
 
 const EVERYTHING: BatchLimits = BatchLimits { max_spans: usize::MAX, max_bytes: usize::MAX };
 
@@ -537,6 +539,41 @@ fn the_quick_starts_telemetry_imports_whole() {
 }
 
 /// `cargo test --release -p tunesmith --test telemetry -- --ignored --nocapture`
+#[test]
+fn pruning_removes_old_spans_of_one_project_or_of_all_with_their_annotations() {
+    let (_folder, mut store) = new_store();
+    let mut writer = store.writer();
+    for project in ["a", "b"] {
+        for number in 0..4 {
+            writer.put_span(project, &bare_span(number, "Agent.route", None, 1000 + number)).unwrap();
+            let annotation = Annotation {
+                name: "human_approval".to_owned(),
+                annotator_kind: AnnotatorKind::Human,
+                label: Some("approved".to_owned()),
+                score: None,
+                explanation: None,
+                identifier: String::new(),
+                metadata: vec![],
+                created_at_ns: 1,
+                updated_at_ns: 1,
+            };
+            writer.put_annotation(project, &format!("{number:016x}"), None, &annotation, None).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    let two = Pruned { spans: 2, annotations: 2 };
+    let counts = |store: &TelemetryStore| -> Vec<_> {
+        store.projects().unwrap().iter().map(|project| (project.spans, project.annotations)).collect()
+    };
+    assert_eq!(store.prune(Some("a"), 1002, true).unwrap(), two);
+    assert_eq!(counts(&store), [(4, 4), (4, 4)]);
+    assert_eq!(store.prune(Some("a"), 1002, false).unwrap(), two);
+    assert_eq!(counts(&store), [(2, 2), (4, 4)]);
+    assert_eq!(store.prune(None, 1003, false).unwrap(), Pruned { spans: 4, annotations: 4 });
+    assert_eq!(counts(&store), [(1, 1), (1, 1)]);
+    assert!(matches!(store.prune(Some("c"), 1, false), Err(TelemetryError::UnknownProject { .. })));
+}
+
 #[test]
 #[ignore = "prints timings, asserts nothing"]
 fn timing_of_10_000_spans() {

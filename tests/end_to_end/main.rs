@@ -31,6 +31,7 @@ mod reproducible;
 mod resumed;
 mod spans;
 mod telemetry;
+mod tenant_escapes;
 mod tenants_formatter;
 mod triplets;
 mod trusted_plugins;

@@ -286,7 +286,7 @@ fn every_problem_of_every_plugin_is_told_at_once() {
         [
             "formatter: plugin `terse` does not fit this run: its manifest says policy, but it is configured as the \
              formatter",
-            "formatter: plugin `terse` does not fit this run: it was built against WIT 0.2.0; this host speaks 0.1.0: \
+            "formatter: plugin `terse` does not fit this run: it was built against WIT 0.2.0; this host speaks 0.1.1: \
              update tunesmith, or rebuild it",
         ]
     );

@@ -23,7 +23,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCod
 FIRST_START_NS = 1_790_000_000 * 10**9  # any time; all spans start at different ones
 EXPORT_BATCH = 256
 ANNOTATION_BATCH = 500
-READABLE_WITHIN_S = 180
+READABLE_WITHIN_S = 600
 
 TOPICS = [
     "robots playing soccer",

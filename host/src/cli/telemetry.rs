@@ -12,9 +12,6 @@ pub struct StoreArgs {
     /// The telemetry store [default: $XDG_DATA_HOME/tunesmith/<tenant>/telemetry.sqlite]
     #[arg(long, env = "TUNESMITH_STORE", value_name = "FILE")]
     pub store: Option<PathBuf>,
-    /// Whose data this is [default: default]
-    #[arg(long, env = "TUNESMITH_TENANT_ID", value_name = "ID")]
-    pub tenant_id: Option<String>,
     /// Configuration file [default: tunesmith.toml, where it is there]
     #[arg(long, short, env = "TUNESMITH_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -24,7 +21,7 @@ impl StoreArgs {
     /// As settings.
     pub fn options(&self) -> Options {
         let telemetry = TelemetryOptions { store: self.store.clone(), ..TelemetryOptions::default() };
-        Options { tenant_id: self.tenant_id.clone(), telemetry, ..Options::default() }
+        Options { telemetry, ..Options::default() }
     }
 }
 
@@ -79,6 +76,23 @@ pub struct SyncArgs {
     #[arg(long, value_name = "TIME", value_parser = instant)]
     pub until: Option<String>,
     /// Where it goes.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Spans that began before go: 2026-11-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: jiff::Timestamp,
+    /// Only those of this project [default: of all]
+    #[arg(long, env = "TUNESMITH_PROJECT", value_name = "NAME")]
+    pub project: Option<String>,
+    /// Count them, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where they are.
     #[command(flatten)]
     pub store: StoreArgs,
 }

@@ -6,14 +6,15 @@ use crate::config::{self, Options};
 use crate::error::HostError;
 use crate::plugins::bindings::types::{Annotation, Attribute, AttributeValue};
 use crate::telemetry::{TelemetryError, TelemetryStore, Upsert};
+use crate::tenants::Scope;
 
 /// Where the default extractor looks for a better answer first.
 const CORRECTION_KEY: &str = "corrected_output";
 
-pub(super) fn run(args: AnnotateArgs) -> Result<Answer, HostError> {
+pub(super) fn run(scope: &Scope, args: AnnotateArgs) -> Result<Answer, HostError> {
     let flags = Options { project: args.project, ..args.store.options() };
-    let (options, _) = config::load(args.store.config.as_deref(), &flags)?;
-    let mut store = TelemetryStore::open(&config::store_path(&options)?)?;
+    let (options, _) = scope.load(args.store.config.as_deref(), &flags)?;
+    let mut store = TelemetryStore::open(&config::store_path(&options)?)?.with_quota(options.granted.store_quota)?;
     let path = store.path().to_owned();
     let now = jiff::Timestamp::now().as_nanosecond() as u64; // until the year 2554
     let correction = |text| Attribute { key: CORRECTION_KEY.to_owned(), value: AttributeValue::Text(text) };

@@ -11,15 +11,17 @@ use trainer_cuda::encoder::text_batch::TextBatch;
 use trainer_cuda::formats::BaseModel;
 
 use super::Answer;
-use super::generate::{open_adapter, open_device, read_stdin};
+use super::generate::{check_model, open_adapter, open_device, read_stdin};
 use crate::cli::EmbedArgs;
 use crate::compute::Opened;
 use crate::error::HostError;
+use crate::tenants::Scope;
 
 /// Texts that go through the model together: more fill no product better, and take more memory.
 const TEXTS_PER_BATCH: usize = 32;
 
-pub(super) fn run(args: EmbedArgs, json: bool) -> Result<Answer, HostError> {
+pub(super) fn run(scope: &Scope, args: EmbedArgs, json: bool) -> Result<Answer, HostError> {
+    check_model(scope, &args.model)?;
     let base = BaseModel::open(&args.model.base_model)?;
     let max_length = base.encoder()?.max_length;
     let adapter = open_adapter(&args.model, &base)?;

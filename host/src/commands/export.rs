@@ -8,6 +8,7 @@ use super::Answer;
 use crate::cli::ExportArgs;
 use crate::error::HostError;
 use crate::run_dir;
+use crate::tenants::Scope;
 
 #[derive(Serialize)]
 struct Exported<'a> {
@@ -15,7 +16,10 @@ struct Exported<'a> {
     adapted: usize,
 }
 
-pub(super) fn run(args: &ExportArgs) -> Result<Answer, HostError> {
+pub(super) fn run(scope: &Scope, args: &ExportArgs) -> Result<Answer, HostError> {
+    scope.check_model(&args.base_model)?;
+    scope.check_read("--adapter", &args.adapter)?;
+    scope.check_write("--out", &args.out)?;
     let base = BaseModel::open(&args.base_model)?;
     let adapter = Adapter::open(&args.adapter)?;
     let file = GgufLora::new(&base, &adapter)?;

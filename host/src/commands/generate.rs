@@ -17,6 +17,7 @@ use super::Answer;
 use crate::cli::{GenerateArgs, ModelArgs};
 use crate::compute::{ComputeConfig, Opened};
 use crate::error::HostError;
+use crate::tenants::{Scope, TenantError};
 
 #[derive(Serialize)]
 struct Summary {
@@ -38,7 +39,8 @@ struct Request {
     json: bool,
 }
 
-pub(super) fn run(args: GenerateArgs, json: bool) -> Result<Answer, HostError> {
+pub(super) fn run(scope: &Scope, args: GenerateArgs, json: bool) -> Result<Answer, HostError> {
+    check_model(scope, &args.model)?;
     let start = Instant::now();
     let GenerateArgs { temperature, top_p, seed, .. } = args;
     let sampling = Sampling { temperature, top_p, seed };
@@ -142,6 +144,13 @@ pub(super) fn read_stdin() -> Result<String, HostError> {
     let mut text = String::new();
     io::stdin().read_to_string(&mut text).map_err(HostError::io("read", Path::new("standard input")))?;
     Ok(text)
+}
+
+/// Checks that everything the arguments name may be read.
+pub(super) fn check_model(scope: &Scope, args: &ModelArgs) -> Result<(), TenantError> {
+    scope.check_model(&args.base_model)?;
+    scope.check_libraries(args.compute.cuda_libs.as_deref())?;
+    args.adapter.iter().try_for_each(|adapter| scope.check_read("--adapter", adapter))
 }
 
 /// The adapter that is named, checked against the base before that is loaded.

@@ -9,10 +9,15 @@ use crate::error::HostError;
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::report;
+use crate::tenants::Scope;
 
-pub(super) fn run(args: ImportArgs, progress: &Progress) -> Result<Answer, HostError> {
-    let (options, _) = config::load(args.store.config.as_deref(), &args.store.options())?;
-    let mut store = pipeline::open_or_create(&config::store_path(&options)?, &args.files)?;
+pub(super) fn run(scope: &Scope, args: ImportArgs, progress: &Progress) -> Result<Answer, HostError> {
+    let (options, _) = scope.load(args.store.config.as_deref(), &args.store.options())?;
+    for file in &args.files {
+        scope.check_read("FILE", file)?;
+    }
+    let path = config::store_path(&options)?;
+    let mut store = pipeline::open_or_create(&path, &args.files)?.with_quota(options.granted.store_quota)?;
     let mut reports = BTreeMap::new();
     for file in &args.files {
         let report = pipeline::import_file(&mut store, file, args.project.as_deref(), progress)?;

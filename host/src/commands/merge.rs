@@ -7,6 +7,7 @@ use super::Answer;
 use crate::cli::MergeArgs;
 use crate::error::HostError;
 use crate::run_dir;
+use crate::tenants::Scope;
 
 #[derive(Serialize)]
 struct Merged<'a> {
@@ -16,7 +17,10 @@ struct Merged<'a> {
     adapted: usize,
 }
 
-pub(super) fn run(args: &MergeArgs) -> Result<Answer, HostError> {
+pub(super) fn run(scope: &Scope, args: &MergeArgs) -> Result<Answer, HostError> {
+    scope.check_model(&args.base_model)?;
+    scope.check_read("--adapter", &args.adapter)?;
+    scope.check_write("--out", &args.out)?;
     let base = BaseModel::open(&args.base_model)?;
     let adapter = Adapter::open(&args.adapter)?;
     adapter.check_fits(&base)?; // before a folder is made

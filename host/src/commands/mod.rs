@@ -14,6 +14,7 @@ mod mark;
 mod merge;
 mod plan;
 mod plugins;
+mod prune;
 mod sync;
 
 use std::ffi::OsString;
@@ -24,10 +25,11 @@ use std::process::ExitCode;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command, OutputArgs, RunArgs};
-use crate::config::{self, RunConfig};
+use crate::cli::{Cli, Command, OutputArgs, RunArgs, ScopeArgs};
+use crate::config::RunConfig;
 use crate::error::HostError;
 use crate::progress::Progress;
+use crate::tenants::Scope;
 
 /// What a command found out, for people and for machines.
 pub struct Answer {
@@ -60,7 +62,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let progress = Progress::on_stderr();
     log_to(&progress, cli.output.verbose);
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli.command, cli.output.json, &progress)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli.command, &cli.scope, cli.output.json, &progress)));
     match outcome {
         Ok(Ok(answer)) => print(&answer, cli.output),
         Ok(Err(error)) => {
@@ -78,27 +80,34 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command, json: bool, progress: &Progress) -> Result<Answer, HostError> {
+fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> Result<Answer, HostError> {
+    let scope = &Scope::new(scope.operator.as_deref(), scope.tenant_id.as_deref())?;
     match command {
-        Command::Finetune(args) => finetune::run(&run_config(args.run)?, args.resume, progress),
-        Command::Extract(args) => extract::run(&run_config(args.run)?, args.output.as_deref(), args.kind, progress),
-        Command::Analyze(args) => analyze::run(&run_config(args)?, progress),
-        Command::Plan(args) => plan::run(&args),
-        Command::Import(args) => import::run(args, progress),
-        Command::Sync(args) => sync::run(args, progress),
-        Command::Mark(args) => mark::run(args, progress),
-        Command::Annotate(args) => annotate::run(args),
-        Command::Generate(args) => generate::run(args, json),
-        Command::Embed(args) => embed::run(args, json),
-        Command::Merge(args) => merge::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Plugins(command) => plugins::run(command),
-        Command::Doctor(args) => doctor::run(args),
+        Command::Finetune(args) => finetune::run(&run_config(scope, args.run)?, args.resume, progress),
+        Command::Extract(args) => {
+            if let Some(output) = &args.output {
+                scope.check_write("--output", output)?;
+            }
+            extract::run(&run_config(scope, args.run)?, args.output.as_deref(), args.kind, progress)
+        }
+        Command::Analyze(args) => analyze::run(&run_config(scope, args)?, progress),
+        Command::Plan(args) => plan::run(scope, &args),
+        Command::Import(args) => import::run(scope, args, progress),
+        Command::Sync(args) => sync::run(scope, args, progress),
+        Command::Prune(args) => prune::run(scope, &args),
+        Command::Mark(args) => mark::run(scope, args, progress),
+        Command::Annotate(args) => annotate::run(scope, args),
+        Command::Generate(args) => generate::run(scope, args, json),
+        Command::Embed(args) => embed::run(scope, args, json),
+        Command::Merge(args) => merge::run(scope, &args),
+        Command::Export(args) => export::run(scope, &args),
+        Command::Plugins(command) => plugins::run(scope, command),
+        Command::Doctor(args) => doctor::run(scope, args),
     }
 }
 
-fn run_config(args: RunArgs) -> Result<RunConfig, HostError> {
-    let (options, file) = config::load(args.config.as_deref(), &args.options)?;
+fn run_config(scope: &Scope, args: RunArgs) -> Result<RunConfig, HostError> {
+    let (options, file) = scope.load(args.config.as_deref(), &args.options)?;
     if let Some(file) = file {
         tracing::info!("configuration from {}", file.display());
     }

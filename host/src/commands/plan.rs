@@ -9,10 +9,11 @@ use trainer_cuda::formats::BaseModel;
 use super::Answer;
 use crate::cli::PlanArgs;
 use crate::compute::Opened;
-use crate::config::{self, ConfigError, Method, PlanConfig, size};
+use crate::config::{ConfigError, Method, PlanConfig, size};
 use crate::error::HostError;
 use crate::memory::{Memory, MemoryLimit, human};
 use crate::report;
+use crate::tenants::Scope;
 
 /// A step and a run are told of so many examples: none are known yet.
 const EXAMPLES: usize = 100;
@@ -68,8 +69,8 @@ struct Time {
     run_s: f64,
 }
 
-pub(super) fn run(args: &PlanArgs) -> Result<Answer, HostError> {
-    let (options, _) = config::load(args.run.config.as_deref(), &args.run.options)?;
+pub(super) fn run(scope: &Scope, args: &PlanArgs) -> Result<Answer, HostError> {
+    let (options, _) = scope.load(args.run.config.as_deref(), &args.run.options)?;
     let mut config = PlanConfig::new(&options)?;
     let given = match &args.memory {
         Some(text) => Some(size::parse(text).ok_or_else(|| ConfigError::Invalid {

@@ -61,7 +61,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// The parser's error, with the nearest known key where one is unknown.
-    pub(super) fn syntax(path: &Path, error: &toml::de::Error) -> Self {
+    pub(crate) fn syntax(path: &Path, error: &toml::de::Error) -> Self {
         let mut what = error.to_string().trim_end().to_owned();
         if let Some(near) = nearest_key(error.message()) {
             what.push_str(&format!("\ndid you mean `{near}`?"));

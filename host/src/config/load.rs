@@ -12,17 +12,21 @@ use crate::plugins::{PinnedRef, PluginKind};
 /// Read where no other file is named and it is there.
 pub const DEFAULT_FILE: &str = "tunesmith.toml";
 
-/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration file: `file`,
-/// or [`DEFAULT_FILE`] in the current folder where it is there.
+/// [`DEFAULT_FILE`] in the current folder, where it is there.
+pub fn default_file() -> Option<&'static Path> {
+    let default = Path::new(DEFAULT_FILE);
+    default.is_file().then_some(default)
+}
+
+/// Lays `flags` (and the environment, which they hold where no flag was given) over the configuration in `file`.
 ///
 /// Paths in a file are relative to that file.
 ///
 /// # Errors
 /// [`ConfigError::Read`] and [`ConfigError::Syntax`].
 pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<PathBuf>), ConfigError> {
-    let default = Path::new(DEFAULT_FILE);
     let command_line = PluginKind::ALL.into_iter().filter(|&kind| flags.plugins.of_kind(kind).is_some()).collect();
-    let Some(path) = file.or_else(|| default.is_file().then_some(default)) else {
+    let Some(path) = file else {
         let mut options = flags.clone();
         options.plugins.sources = PluginSources { file: None, command_line };
         return Ok((options, None));

@@ -2,6 +2,7 @@
 
 mod agents;
 mod error;
+mod granted;
 mod load;
 mod options;
 mod sections;
@@ -14,7 +15,8 @@ use trainer_cuda::config::TrainConfig;
 use trainer_cuda::encode::EncodeConfig;
 
 pub use error::ConfigError;
-pub use load::{DEFAULT_FILE, load};
+pub use granted::Granted;
+pub use load::{DEFAULT_FILE, default_file, load};
 pub use options::{
     AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
     LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
@@ -63,6 +65,8 @@ pub struct RunConfig {
     pub policy: PolicyConfig,
     /// Who extracts, formats and decides.
     pub plugins: PluginsConfig,
+    /// What the operator allows.
+    pub granted: Granted,
 }
 
 /// The part of a run's configuration that decides what it takes of a machine.
@@ -127,6 +131,9 @@ pub struct PhoenixConfig {
     pub project: String,
     /// Whether the spans that a run used are annotated there.
     pub write_back: bool,
+    /// Whether PHOENIX_API_KEY counts where no file is named.
+    #[serde(skip)]
+    pub key_of_environment: bool,
 }
 
 impl PhoenixConfig {
@@ -140,7 +147,8 @@ impl PhoenixConfig {
         let project = options.project.clone().ok_or(ConfigError::Missing { key: "project", remedy })?;
         let TelemetryOptions { phoenix_api_key_file, phoenix_write_back, .. } = &options.telemetry;
         let (api_key_file, write_back) = (phoenix_api_key_file.clone(), phoenix_write_back.unwrap_or(false));
-        Ok(Some(Self { url, api_key_file, project, write_back }))
+        let key_of_environment = options.granted.secrets_of_environment();
+        Ok(Some(Self { url, api_key_file, project, write_back, key_of_environment }))
     }
 
     /// As [`PhoenixConfig::new`], where a server has to be named.
@@ -233,9 +241,10 @@ impl RunConfig {
                 min_triplets: options.min_triplets.unwrap_or(100),
                 settings: sections::settings(&options.plugins.settings.policy),
             },
-            plugins: sections::plugins(&options.plugins, &agent_type, &agent)?,
+            plugins: sections::plugins(&options.plugins, &agent_type, &agent, options.granted.plugins.clone())?,
             tenant_id,
             agent_type,
+            granted: options.granted,
         })
     }
 }
@@ -294,12 +303,17 @@ fn tenant_id(options: &Options) -> Result<String, ConfigError> {
 
 /// Both become names of folders.
 fn folder_name(key: &'static str, name: String) -> Result<String, ConfigError> {
-    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if plain && !name.is_empty() && !name.starts_with('.') {
+    if is_folder_name(&name) {
         return Ok(name);
     }
     let want = "use letters, digits, `_`, `-` and `.` only, and no leading `.`: it names a folder".to_owned();
     Err(ConfigError::Invalid { key, value: format!("{name:?}"), want })
+}
+
+/// True for a name that is a folder of its own wherever it is put.
+pub fn is_folder_name(name: &str) -> bool {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    plain && !name.is_empty() && !name.starts_with('.')
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::Granted;
 use crate::compute::DeviceName;
 use crate::plugins::PluginKind;
 
@@ -16,8 +17,8 @@ use crate::plugins::PluginKind;
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Whose data this is; keeps default stores apart [default: default]
-    #[arg(long, alias = "tenant", env = "TUNESMITH_TENANT_ID", value_name = "ID")]
+    /// Whose data this is: the flag belongs to every command.
+    #[arg(skip)]
     pub tenant_id: Option<String>,
     /// Telemetry project [default: the only one in the store]
     #[arg(long, env = "TUNESMITH_PROJECT", value_name = "NAME")]
@@ -99,6 +100,10 @@ pub struct Options {
     /// `[agents.<agent type>]`
     #[arg(skip)]
     pub agents: BTreeMap<String, AgentOptions>,
+    /// The operator's, and set nowhere else.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub granted: Granted,
 }
 
 /// `[telemetry]`: where spans come from.

@@ -1,8 +1,7 @@
 //! Each table of the configuration, with its defaults filled in and its values checked.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroU64};
-use std::time::Duration;
+use std::num::NonZeroU32;
 
 use trainer_cuda::config::{self as trainer, DpoConfig, LoraConfig, TargetModules, TrainConfig, TripletConfig};
 use trainer_cuda::encode::{self, EncodeConfig};
@@ -245,6 +244,7 @@ pub(super) fn plugins(
     own: &PluginOptions,
     agent_type: &str,
     agent: &AgentOptions,
+    grants: PluginGrants,
 ) -> Result<PluginsConfig, ConfigError> {
     let choose = |kind: PluginKind| {
         let of_all = own.of_kind(kind);
@@ -259,36 +259,35 @@ pub(super) fn plugins(
         };
         candidates.choose().map_err(|want| ConfigError::Pin { key: kind.name(), want })
     };
-    let set = LimitSettings { deadline_ms: own.deadline_ms, memory_mib: own.memory_mib, output_mib: own.output_mib };
+    let set = limits(own)?;
     Ok(PluginsConfig {
         extractor: choose(PluginKind::Extractor)?,
         formatter: choose(PluginKind::Formatter)?,
         policy: choose(PluginKind::Policy)?,
         formatter_settings: settings(&own.settings.formatter),
-        limits: limits(own)?,
+        limits: set.over(Limits::default()),
         set_limits: set,
-        grants: PluginGrants::default(),
+        grants,
         on_failure: own.on_failure.unwrap_or(OnFailure::Fail),
     })
 }
 
-fn limits(own: &PluginOptions) -> Result<Limits, ConfigError> {
-    let default = Limits::default();
-    let mib = |given: Option<NonZeroU32>, default| given.map_or(default, |mib| size_of(mib) << 20);
-    let stack_kib = own.stack_kib.map_or(default.stack_bytes >> 10, size_of);
-    // A thread has 2 MiB, and the host's own frames lie below the plugin's.
-    let sensible = (64..=1024).contains(&stack_kib);
-    check("plugins.stack_kib", stack_kib as f64, sensible, "give a size from 64 to 1024")?;
-    Ok(Limits {
-        deadline: own.deadline_ms.map_or(default.deadline, |ms| Duration::from_millis(ms.get().into())),
-        fuel: own.fuel.map(NonZeroU64::get),
-        memory_bytes: mib(own.memory_mib, default.memory_bytes),
-        stack_bytes: stack_kib << 10,
-        table_elements: own.table_elements.map_or(default.table_elements, size_of),
-        output_bytes: mib(own.output_mib, default.output_bytes),
-        records_per_span: own.records_per_span.map_or(default.records_per_span, size_of),
-        log_bytes: own.log_kib.map_or(default.log_bytes, |kib| (kib as usize) << 10),
-        component_bytes: mib(own.component_mib, default.component_bytes),
+fn limits(own: &PluginOptions) -> Result<LimitSettings, ConfigError> {
+    if let Some(kib) = own.stack_kib {
+        // A thread has 2 MiB, and the host's own frames lie below the plugin's.
+        let sensible = (64..=1024).contains(&kib.get());
+        check("plugins.stack_kib", kib.get().into(), sensible, "give a size from 64 to 1024")?;
+    }
+    Ok(LimitSettings {
+        deadline_ms: own.deadline_ms,
+        fuel: own.fuel,
+        memory_mib: own.memory_mib,
+        table_elements: own.table_elements,
+        output_mib: own.output_mib,
+        records_per_span: own.records_per_span,
+        log_kib: own.log_kib,
+        component_mib: own.component_mib,
+        stack_kib: own.stack_kib,
     })
 }
 

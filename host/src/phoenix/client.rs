@@ -35,12 +35,12 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// The server at `url`. The key is in `key_file`, or else in PHOENIX_API_KEY as for Phoenix's own clients; without
-    /// either the server is read without one.
+    /// The server at `url`. The key is in `key_file`, or else, with `of_environment`, in PHOENIX_API_KEY as for Phoenix's
+    /// own clients; without either the server is read without one.
     ///
     /// # Errors
     /// [`PhoenixError::BadUrl`] and [`PhoenixError::KeyFile`].
-    pub fn new(url: &str, key_file: Option<&Path>) -> Result<Self, PhoenixError> {
+    pub fn new(url: &str, key_file: Option<&Path>, of_environment: bool) -> Result<Self, PhoenixError> {
         let bad = |reason: &str| PhoenixError::BadUrl { url: url.to_owned(), reason: reason.to_owned() };
         let mut parsed = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         if !["http", "https"].contains(&parsed.scheme()) || parsed.host_str().is_none() {
@@ -61,7 +61,8 @@ impl Server {
                 path: path.display().to_string(),
                 reason: error.to_string(),
             })?),
-            None => std::env::var("PHOENIX_API_KEY").ok(),
+            None if of_environment => std::env::var("PHOENIX_API_KEY").ok(),
+            None => None,
         };
         let key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         Ok(Self { url: parsed, key })

@@ -42,7 +42,7 @@ pub fn mark_used(config: &PhoenixConfig, folder: &Path, progress: &Progress) -> 
         .collect();
     let used: Vec<Used> = used.into_iter().collect();
 
-    let phoenix = Phoenix::new(Server::new(&config.url, config.api_key_file.as_deref())?)?;
+    let phoenix = Phoenix::new(Server::new(&config.url, config.api_key_file.as_deref(), config.key_of_environment)?)?;
     let stage = progress.stage("mark", used.len() as u64);
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let full = folder.canonicalize().map_err(HostError::io("find", folder))?;

@@ -37,6 +37,7 @@ use crate::plugins::bindings::types::{Example, TrainingMethod};
 use crate::progress::Progress;
 use crate::report::{self, HeldOutComparison, RunReport, Timings};
 use crate::run_dir::RunDir;
+use crate::tenants;
 
 use format::TokenSet;
 use recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
@@ -57,6 +58,7 @@ pub use source::{Source, import_file, open_or_create, open_source, sync_phoenix}
 /// [`HostError`], before training wherever that can be known.
 pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result<RunReport, HostError> {
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
+    tenants::check_output(&config.output_dir, config.granted.output_quota)?;
     let (device, device_choice) = config.compute.open()?;
     let mut config = config.clone();
     config.training.precision = config.compute.precision_on(&device)?;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::RunConfig;
-use crate::plugins::{Extractor, Formatter, Limits, PluginEngine, PluginError, PluginIdentity, PluginKind, Policy};
+use crate::plugins::{
+    Costs, Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, Policy,
+};
 
 /// Who extracts, formats and decides.
 pub struct RunPlugins {
@@ -23,21 +25,17 @@ impl RunPlugins {
     /// # Errors
     /// The first plugin's that does not fit.
     pub fn load(config: &RunConfig) -> Result<Self, PluginError> {
-        let engine = PluginEngine::new(config.plugins.limits)?;
-        let package = |kind| {
-            let mut package = config.resolution(kind).package()?;
-            let Limits { deadline, memory_bytes, output_bytes, .. } = package.allowance.limits;
-            package.allowance.limits = Limits { deadline, memory_bytes, output_bytes, ..config.plugins.limits };
-            Ok::<_, PluginError>(package)
-        };
-        let extractor = Extractor::load(&engine, &package(PluginKind::Extractor)?)?;
-        let formatter = Formatter::load(&engine, &package(PluginKind::Formatter)?)?;
-        let policy = Policy::load(&engine, &package(PluginKind::Policy)?)?;
+        let package = |kind| config.resolution(kind).package();
+        let (extractor, formatter, policy) =
+            (package(PluginKind::Extractor)?, package(PluginKind::Formatter)?, package(PluginKind::Policy)?);
+        // Of the engine's own limits, some hold for every plugin: they must leave each what it is allowed.
+        let of = |package: &PluginPackage| package.allowance.limits;
+        let engine = PluginEngine::new(of(&extractor).covering(&of(&formatter)).covering(&of(&policy)))?;
         let tenant = &config.tenant_id;
         Ok(Self {
-            extractor: extractor.for_tenant(tenant),
-            formatter: formatter.for_tenant(tenant),
-            policy: policy.for_tenant(tenant),
+            extractor: Extractor::load(&engine, &extractor)?.for_tenant(tenant),
+            formatter: Formatter::load(&engine, &formatter)?.for_tenant(tenant),
+            policy: Policy::load(&engine, &policy)?.for_tenant(tenant),
             engine,
         })
     }
@@ -45,6 +43,15 @@ impl RunPlugins {
     /// What `run.json` says of them.
     pub fn identities(&self) -> [&PluginIdentity; 3] {
         [self.extractor.identity(), self.formatter.identity(), self.policy.identity()]
+    }
+
+    /// And what their calls took so far.
+    pub fn costs(&self) -> [(&PluginIdentity, Costs); 3] {
+        [
+            (self.extractor.identity(), self.extractor.costs()),
+            (self.formatter.identity(), self.formatter.costs()),
+            (self.policy.identity(), self.policy.costs()),
+        ]
     }
 
     /// Wall time spent in calls of all three so far.

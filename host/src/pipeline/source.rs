@@ -27,7 +27,8 @@ pub fn open_source(config: &RunConfig, progress: &Progress) -> Result<Source, Ho
     let mut store = match (files, server) {
         ([], None) => TelemetryStore::open(path)?,
         _ => open_or_create(path, files)?,
-    };
+    }
+    .with_quota(config.granted.store_quota)?;
     for file in files {
         import_file(&mut store, file, config.project.as_deref(), progress)?;
     }
@@ -108,7 +109,7 @@ pub fn sync_phoenix(
     range: &Range,
     progress: &Progress,
 ) -> Result<SyncReport, HostError> {
-    let phoenix = Phoenix::new(Server::new(&config.url, config.api_key_file.as_deref())?)?;
+    let phoenix = Phoenix::new(Server::new(&config.url, config.api_key_file.as_deref(), config.key_of_environment)?)?;
     let stage = progress.stage("sync", 0);
     let report = phoenix::sync(&phoenix, store, &config.project, range, &mut |at| match at {
         SyncProgress::Spans(n) => stage.at(n, "spans"),

@@ -1,20 +1,49 @@
 //! A plugin that passed admission: its calls, each in a fresh store within its limits, and what they cost.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use wasmtime::{Store, Trap};
 
+use super::allowance::Want;
+use super::bindings::extraction::ExtractionConfig;
+use super::bindings::formatting::FormatterConfig;
+use super::bindings::selection_policy::PolicyConfig;
 use super::bindings::types;
 use super::cost::Costs;
 use super::engine::PluginEngine;
 use super::error::{CallSite, Fault, PluginError};
 use super::limits::{CallState, Limits};
+use super::registry::PluginPackage;
 use super::text::make_plain;
 use super::{PluginIdentity, failed};
 
 /// Characters of a plugin's own error that are told.
 const MAX_ERROR_CHARS: usize = 1000;
+
+/// A configuration that the operator's settings for a plugin travel in.
+pub(super) trait TakesSettings {
+    fn settings(&mut self) -> &mut Vec<(String, String)>;
+}
+
+impl TakesSettings for ExtractionConfig {
+    fn settings(&mut self) -> &mut Vec<(String, String)> {
+        &mut self.settings
+    }
+}
+
+impl TakesSettings for FormatterConfig {
+    fn settings(&mut self) -> &mut Vec<(String, String)> {
+        &mut self.settings
+    }
+}
+
+impl TakesSettings for PolicyConfig {
+    fn settings(&mut self) -> &mut Vec<(String, String)> {
+        &mut self.settings
+    }
+}
 
 /// What the three kinds of plugin have in common.
 pub(super) struct Admitted {
@@ -22,13 +51,30 @@ pub(super) struct Admitted {
     pub(super) limits: Limits,
     /// Whose run calls it, for messages.
     pub(super) tenant: Option<String>,
+    gets_settings: bool,
     engine: Arc<PluginEngine>,
     costs: Mutex<Costs>,
 }
 
 impl Admitted {
-    pub(super) fn new(engine: &Arc<PluginEngine>, identity: PluginIdentity, limits: Limits) -> Self {
-        Self { identity, limits, tenant: None, engine: engine.clone(), costs: Mutex::default() }
+    pub(super) fn new(engine: &Arc<PluginEngine>, package: &PluginPackage, limits: Limits) -> Self {
+        Self {
+            identity: package.into(),
+            limits,
+            tenant: None,
+            gets_settings: package.allowance.wants.contains(&Want::Settings),
+            engine: engine.clone(),
+            costs: Mutex::default(),
+        }
+    }
+
+    /// `config`, without the settings where the plugin gets none.
+    pub(super) fn permitted<'a, C: Clone + TakesSettings>(&self, config: &'a C) -> Cow<'a, C> {
+        let mut config = Cow::Borrowed(config);
+        if !self.gets_settings {
+            config.to_mut().settings().clear();
+        }
+        config
     }
 
     pub(super) fn costs(&self) -> Costs {

@@ -1,12 +1,10 @@
 //! Extractor plugins: annotated spans in, examples out.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::admission::incompatible;
 use super::admitted::Admitted;
-use super::allowance::Want;
 use super::bindings::extraction::{Extraction, ExtractionConfig};
 use super::bindings::extractor::ExtractorPre;
 use super::bindings::types::{MatchRule, Span};
@@ -23,7 +21,6 @@ use crate::dataset::lineage;
 /// An admitted extractor.
 pub struct Extractor {
     plugin: Admitted,
-    gets_settings: bool,
     instance: ExtractorPre<CallState>,
 }
 
@@ -35,8 +32,7 @@ impl Extractor {
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
         let (plugin, instance) = engine.admit(package, PluginKind::Extractor)?;
         let instance = ExtractorPre::new(instance).map_err(|error| incompatible(&package.manifest.name, &error))?;
-        let gets_settings = package.allowance.wants.contains(&Want::Settings);
-        Ok(Self { plugin, gets_settings, instance })
+        Ok(Self { plugin, instance })
     }
 
     /// What `run.json` says of it.
@@ -60,8 +56,8 @@ impl Extractor {
     /// # Errors
     /// [`PluginError::Call`]; also where there are more than [`Limits::MATCH_RULES`].
     pub fn selection(&self, config: &ExtractionConfig) -> Result<Vec<MatchRule>, PluginError> {
-        let config = self.permitted(config);
         let site = self.plugin.site("selection", None);
+        let config = self.plugin.permitted(config);
         let rules = self.plugin.call(&site, |store| {
             self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_selection(store, &config)
         })?;
@@ -79,8 +75,8 @@ impl Extractor {
     /// [`PluginError::Call`]; also where an example names a span that was not in the batch, or a span is neither
     /// the lead of an example nor skipped with a reason.
     pub fn extract(&self, config: &ExtractionConfig, spans: &[Span], batch: usize) -> Result<Extraction, PluginError> {
-        let config = self.permitted(config);
         let site = self.plugin.site("extract", Some(batch));
+        let config = self.plugin.permitted(config);
         let mut extraction = self.plugin.call(&site, |store| {
             self.instance.instantiate(&mut *store)?.tunesmith_plugin_extraction().call_extract(store, &config, spans)
         })?;
@@ -94,14 +90,6 @@ impl Extractor {
             }
         }
         Ok(extraction)
-    }
-
-    /// `config`, without the settings where the plugin gets none.
-    fn permitted<'a>(&self, config: &'a ExtractionConfig) -> Cow<'a, ExtractionConfig> {
-        match self.gets_settings || config.settings.is_empty() {
-            true => Cow::Borrowed(config),
-            false => Cow::Owned(ExtractionConfig { settings: Vec::new(), ..config.clone() }),
-        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! Formatter plugins: examples in, training records out.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::incompatible;
 use super::admitted::Admitted;
-use super::allowance::Want;
 use super::bindings::formatter::FormatterPre;
 use super::bindings::formatting::{Formatted, FormatterConfig, TrainingRecord};
 use super::bindings::types::{self, Example};
@@ -22,7 +20,6 @@ use crate::dataset::lineage;
 /// An admitted formatter.
 pub struct Formatter {
     plugin: Admitted,
-    gets_settings: bool,
     instance: FormatterPre<CallState>,
 }
 
@@ -37,8 +34,7 @@ impl Formatter {
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
         let (plugin, instance) = engine.admit(package, PluginKind::Formatter)?;
         let instance = FormatterPre::new(instance).map_err(|error| incompatible(&package.manifest.name, &error))?;
-        let gets_settings = package.allowance.wants.contains(&Want::Settings);
-        Ok(Self { plugin, gets_settings, instance })
+        Ok(Self { plugin, instance })
     }
 
     /// What `run.json` says of it.
@@ -88,8 +84,8 @@ impl Formatter {
         examples: &[Example],
         batch: usize,
     ) -> Result<Vec<Formatted>, PluginError> {
-        let config = self.permitted(config);
         let site = self.plugin.site("format", Some(batch));
+        let config = self.plugin.permitted(config);
         let results = self.plugin.call(&site, |store| {
             self.instance.instantiate(&mut *store)?.tunesmith_plugin_formatting().call_format(store, &config, examples)
         });
@@ -103,14 +99,6 @@ impl Formatter {
             }
         }
         Ok(results)
-    }
-
-    /// `config`, without the settings where the plugin gets none.
-    fn permitted<'a>(&self, config: &'a FormatterConfig) -> Cow<'a, FormatterConfig> {
-        match self.gets_settings || config.settings.is_empty() {
-            true => Cow::Borrowed(config),
-            false => Cow::Owned(FormatterConfig { settings: Vec::new(), ..config.clone() }),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! operator's file. A plugin gets what it asks for as far as it is granted.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +20,22 @@ pub struct PluginGrants {
     pub wants: BTreeSet<Want>,
     /// The most wall time of a call.
     pub max_deadline_ms: Option<NonZeroU32>,
+    /// The most instructions of a call; where this is set, they are counted.
+    pub max_fuel: Option<NonZeroU64>,
     /// The most memory of an instance.
     pub max_memory_mib: Option<NonZeroU32>,
+    /// The most elements of a table.
+    pub max_table_elements: Option<NonZeroU32>,
     /// The most that a call may hand back.
     pub max_output_mib: Option<NonZeroU32>,
+    /// The most examples for each span of a batch.
+    pub max_records_per_span: Option<NonZeroU32>,
+    /// The most that a call may log; 0 is nothing.
+    pub max_log_kib: Option<u32>,
+    /// The largest component.
+    pub max_component_mib: Option<NonZeroU32>,
+    /// The most call stack.
+    pub max_stack_kib: Option<NonZeroU32>,
     /// Whether a component has to be named with its digest.
     pub require_pin: bool,
     /// Whether a component has to be signed, by one of `trusted_keys`.
@@ -42,8 +54,14 @@ impl Default for PluginGrants {
         Self {
             wants: Want::ALL.into(),
             max_deadline_ms: None,
+            max_fuel: None,
             max_memory_mib: None,
+            max_table_elements: None,
             max_output_mib: None,
+            max_records_per_span: None,
+            max_log_kib: None,
+            max_component_mib: None,
+            max_stack_kib: None,
             require_pin: false,
             require_signature: false,
             trusted_keys: Vec::new(),
@@ -58,8 +76,14 @@ impl PluginGrants {
     pub fn maxima(&self) -> LimitSettings {
         LimitSettings {
             deadline_ms: self.max_deadline_ms,
+            fuel: self.max_fuel,
             memory_mib: self.max_memory_mib,
+            table_elements: self.max_table_elements,
             output_mib: self.max_output_mib,
+            records_per_span: self.max_records_per_span,
+            log_kib: self.max_log_kib,
+            component_mib: self.max_component_mib,
+            stack_kib: self.max_stack_kib,
         }
     }
 }

@@ -40,7 +40,8 @@ impl PluginHost {
     /// # Errors
     /// What [`PluginError`] has for a plugin that does not fit or may not serve, where no earlier version did.
     pub fn extractor(&self, resolution: &Resolution) -> Result<Arc<Extractor>, PluginError> {
-        self.extractors.get(resolution, |package| Extractor::load(&self.engine, package))
+        self.extractors
+            .get(resolution, |package| Ok(Extractor::load(&self.engine, package)?.for_tenant(&resolution.tenant)))
     }
 
     /// The formatter of a row, as its files are now.
@@ -48,7 +49,8 @@ impl PluginHost {
     /// # Errors
     /// As [`PluginHost::extractor`].
     pub fn formatter(&self, resolution: &Resolution) -> Result<Arc<Formatter>, PluginError> {
-        self.formatters.get(resolution, |package| Formatter::load(&self.engine, package))
+        self.formatters
+            .get(resolution, |package| Ok(Formatter::load(&self.engine, package)?.for_tenant(&resolution.tenant)))
     }
 
     /// The policy of a row, as its files are now.
@@ -56,7 +58,7 @@ impl PluginHost {
     /// # Errors
     /// As [`PluginHost::extractor`].
     pub fn policy(&self, resolution: &Resolution) -> Result<Arc<Policy>, PluginError> {
-        self.policies.get(resolution, |package| Policy::load(&self.engine, package))
+        self.policies.get(resolution, |package| Ok(Policy::load(&self.engine, package)?.for_tenant(&resolution.tenant)))
     }
 }
 

@@ -1,11 +1,9 @@
 //! Policy plugins: dataset statistics in, decision out.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::incompatible;
 use super::admitted::Admitted;
-use super::allowance::Want;
 use super::bindings::policy::PolicyPre;
 use super::bindings::selection_policy::{DatasetStatistics, Decision, PolicyConfig};
 use super::cost::Costs;
@@ -20,7 +18,6 @@ use super::{PluginIdentity, failed};
 /// An admitted policy.
 pub struct Policy {
     plugin: Admitted,
-    gets_settings: bool,
     instance: PolicyPre<CallState>,
 }
 
@@ -32,8 +29,7 @@ impl Policy {
     pub fn load(engine: &Arc<PluginEngine>, package: &PluginPackage) -> Result<Self, PluginError> {
         let (plugin, instance) = engine.admit(package, PluginKind::Policy)?;
         let instance = PolicyPre::new(instance).map_err(|error| incompatible(&package.manifest.name, &error))?;
-        let gets_settings = package.allowance.wants.contains(&Want::Settings);
-        Ok(Self { plugin, gets_settings, instance })
+        Ok(Self { plugin, instance })
     }
 
     /// What `run.json` says of it.
@@ -58,8 +54,8 @@ impl Policy {
     /// [`PluginError::Call`]; also where the confidence is no number from 0 to 1, or nothing is short where data
     /// is said to be insufficient.
     pub fn decide(&self, config: &PolicyConfig, statistics: &DatasetStatistics) -> Result<Decision, PluginError> {
-        let config = self.permitted(config);
         let site = self.plugin.site("decide", None);
+        let config = self.plugin.permitted(config);
         let mut decision = self.plugin.call(&site, |store| {
             self.instance
                 .instantiate(&mut *store)?
@@ -74,14 +70,6 @@ impl Policy {
             Decision::Insufficient(insufficiency) => make_plain(&mut insufficiency.reason, MAX_SENTENCE_CHARS),
         }
         Ok(decision)
-    }
-
-    /// `config`, without the settings where the plugin gets none.
-    fn permitted<'a>(&self, config: &'a PolicyConfig) -> Cow<'a, PolicyConfig> {
-        match self.gets_settings || config.settings.is_empty() {
-            true => Cow::Borrowed(config),
-            false => Cow::Owned(PolicyConfig { settings: Vec::new(), ..config.clone() }),
-        }
     }
 }
 

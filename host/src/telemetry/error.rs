@@ -28,6 +28,13 @@ pub enum TelemetryError {
     #[error("the telemetry store `{path}` cannot be used ({cause}): check the disk, its permissions and other writers")]
     Database { path: PathBuf, cause: rusqlite::Error },
 
+    /// The next write would make the file larger than it may be; or the disk is full, which SQLite tells alike.
+    #[error(
+        "the telemetry store `{path}` is full: its quota is {}; remove old spans with `tunesmith prune`, or have `store_quota` raised",
+        crate::memory::human(*.quota)
+    )]
+    Quota { path: PathBuf, quota: u64 },
+
     #[error("cannot read `{path}` ({source}): name a readable file")]
     Unreadable { path: PathBuf, source: std::io::Error },
 

@@ -12,6 +12,8 @@ use super::TelemetryError;
 pub struct TelemetryStore {
     pub(super) connection: Connection,
     path: PathBuf,
+    /// Bytes that the file may grow to.
+    quota: Option<u64>,
 }
 
 /// What a project holds.
@@ -46,6 +48,24 @@ impl TelemetryStore {
             return Err(TelemetryError::NotFound { path: path.to_owned() });
         }
         Self::open_or_create(path)
+    }
+
+    /// This store, whose file no write makes larger than `bytes`: the one that would fails, and takes nothing back that
+    /// was committed. A file that is larger already stays as it is.
+    ///
+    /// # Errors
+    /// As for [`TelemetryStore::open`].
+    pub fn with_quota(mut self, bytes: Option<u64>) -> Result<Self, TelemetryError> {
+        if let Some(bytes) = bytes {
+            self.run(|connection| {
+                let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+                let pages = (bytes / page_size.unsigned_abs()).clamp(1, i64::from(u32::MAX).unsigned_abs() - 1);
+                // Answers with what it became: more, where the file is larger.
+                connection.pragma_update_and_check(None, "max_page_count", pages.cast_signed(), |_| Ok(()))
+            })?;
+            self.quota = Some(bytes);
+        }
+        Ok(self)
     }
 
     /// The projects, by name.
@@ -107,11 +127,14 @@ impl TelemetryStore {
         &'s self,
         work: impl FnOnce(&'s Connection) -> rusqlite::Result<T>,
     ) -> Result<T, TelemetryError> {
-        work(&self.connection).map_err(|source| database_error(&self.path, source))
+        work(&self.connection).map_err(|source| match (source.sqlite_error_code(), self.quota) {
+            (Some(ErrorCode::DiskFull), Some(quota)) => TelemetryError::Quota { path: self.path.clone(), quota },
+            _ => database_error(&self.path, source),
+        })
     }
 
     fn prepare(connection: Connection, path: &Path) -> Result<Self, TelemetryError> {
-        let store = Self { connection, path: path.to_owned() };
+        let store = Self { connection, path: path.to_owned(), quota: None };
         store.run(|connection| {
             connection.set_prepared_statement_cache_capacity(32);
             connection.pragma_update(None, "foreign_keys", true)

@@ -13,12 +13,13 @@ use trainer_cuda::formats::BaseModel;
 use super::Answer;
 use crate::cli::RunArgs;
 use crate::compute::ComputeConfig;
-use crate::config::{self, ConfigError, PhoenixConfig, RunConfig};
+use crate::config::{ConfigError, PhoenixConfig, RunConfig};
 use crate::error::HostError;
 use crate::phoenix::{Phoenix, Server};
 use crate::plugins::{Extractor, Formatter, Limits, PluginEngine, PluginError, PluginKind, PluginPackage, Policy};
 use crate::report;
 use crate::telemetry::TelemetryStore;
+use crate::tenants::Scope;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,8 +41,8 @@ struct Finding {
     remedy: Option<String>,
 }
 
-pub(super) fn run(args: RunArgs) -> Result<Answer, HostError> {
-    let (options, file) = config::load(args.config.as_deref(), &args.options)?;
+pub(super) fn run(scope: &Scope, args: RunArgs) -> Result<Answer, HostError> {
+    let (options, file) = scope.load(args.config.as_deref(), &args.options)?;
     let compute = ComputeConfig::new(&options.compute, options.training.precision);
     let mut findings = gpu::findings(&compute, Path::new("/"));
     findings.extend([device(&compute), processor(), memory(), plugin_runtime()]);
@@ -178,7 +179,7 @@ fn store(config: &RunConfig) -> Finding {
 }
 
 fn phoenix(config: &PhoenixConfig) -> Finding {
-    let server = Server::new(&config.url, config.api_key_file.as_deref());
+    let server = Server::new(&config.url, config.api_key_file.as_deref(), config.key_of_environment);
     match server.and_then(|server| Phoenix::look(server, &config.project)) {
         Ok(()) => ok("Phoenix", format!("{} has `{}`", config.url, config.project)),
         Err(error) => lack("Phoenix", "can't be read", error.to_string()),

@@ -135,8 +135,16 @@ impl fmt::Display for Explanation<'_> {
         line("wants", &|row| of_seen(&|seen| list(&seen.wants.asked), row));
         line("is granted", &|row| of_seen(&|seen| list(&seen.wants.granted), row));
         line("deadline", &|row| of_seen(&|seen| format!("{:?}", seen.limits.deadline), row));
+        line("fuel", &|row| {
+            of_seen(&|seen| seen.limits.fuel.map_or_else(|| "not counted".to_owned(), |fuel| fuel.to_string()), row)
+        });
         line("memory", &|row| of_seen(&|seen| format!("{} MiB", seen.limits.memory_bytes >> 20), row));
+        line("stack", &|row| of_seen(&|seen| format!("{} KiB", seen.limits.stack_bytes >> 10), row));
+        line("table", &|row| of_seen(&|seen| format!("{} elements", seen.limits.table_elements), row));
         line("output", &|row| of_seen(&|seen| format!("{} MiB", seen.limits.output_bytes >> 20), row));
+        line("records a span", &|row| of_seen(&|seen| seen.limits.records_per_span.to_string(), row));
+        line("log", &|row| of_seen(&|seen| format!("{} KiB", seen.limits.log_bytes >> 10), row));
+        line("component", &|row| of_seen(&|seen| format!("{} MiB", seen.limits.component_bytes >> 20), row));
         writeln!(f, "{table}")?;
         let problems = || self.plugins.iter().flat_map(|row| row.problems.iter().map(|problem| (row.kind, problem)));
         match problems().count() {

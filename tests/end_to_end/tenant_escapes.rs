@@ -1,0 +1,452 @@
+//! Two tenants on one box: whatever tenant `acme` names, sends, configures or links, nothing of tenant `beta` is read, changed
+//! or told of, and `acme`'s own work goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::CommandFactory;
+use clap::builder::ValueParser;
+use sha2::{Digest, Sha256};
+use tunesmith::cli::Cli;
+
+use crate::home::{Ended, Home, copy_folder, golden, repository, run, tiny_model};
+use crate::spans::{Verdict, lines, span, span_id};
+
+/// In everything of `beta`'s: no word of an answer to `acme` may have it.
+const SECRET: &str = "secret-of-beta";
+
+const CONFIG: &str = "agent_type = \"routing\"\nmethod = \"sft\"\nepochs = 1\nbase_model = \"../../models/base\"\n";
+
+/// A box whose tenants have a store each; `beta` has everything that a tenant may have.
+struct Box_ {
+    home: Home,
+}
+
+impl Box_ {
+    fn new() -> Self {
+        let home = Home::empty();
+        for folder in ["tenants/acme", "tenants/beta/outputs/adapters", "models", "libraries"] {
+            fs::create_dir_all(home.path(folder)).unwrap();
+        }
+        home.write(
+            "operator.toml",
+            "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[tenants.acme]\n[tenants.beta]\n",
+        );
+        copy_folder(&tiny_model(), &home.path("models/base"));
+        home.write("tenants/acme/tunesmith.toml", CONFIG);
+        home.write("tenants/acme/traces.jsonl", lines((0..60).map(|index| span(index, Verdict::Approved))));
+
+        let beta = home.path("tenants/beta");
+        copy_folder(&tiny_model(), &beta.join("model"));
+        copy_folder(&golden("llama_tied/adapter_init"), &beta.join("adapter"));
+        fs::copy(repository("tests/guests/dist/terse-formatter.wasm"), beta.join("plugin.wasm")).unwrap();
+        for file in ["tunesmith.toml", "key", "plugin.toml", "records.jsonl", "token"] {
+            fs::write(beta.join(file), format!("{SECRET} = 1\n")).unwrap();
+        }
+        let secret = |index| {
+            let mut span = span(index, Verdict::Approved);
+            span["attributes"]["input.value"] = format!("{SECRET} {index}").into();
+            span
+        };
+        fs::write(beta.join("traces.jsonl"), lines((100..160).map(secret))).unwrap();
+        let box_ = Self { home };
+        fs::remove_file(beta.join("tunesmith.toml")).unwrap();
+        let filled = box_.run_for("beta", &["import", "../beta/traces.jsonl", "--project", "project-of-beta"]);
+        assert_eq!(filled.code, Some(0), "{}", filled.stderr);
+        fs::write(beta.join("tunesmith.toml"), format!("{SECRET} = 1\n")).unwrap();
+        box_.home.write("tenants/beta/plugin.toml", format!("{SECRET} = 1\n"));
+        box_
+    }
+
+    fn acme(&self, path: &str) -> PathBuf {
+        self.home.path("tenants/acme").join(path)
+    }
+
+    /// A command for a tenant, in `acme`'s folder.
+    fn command_for(&self, tenant: &str, args: &[&str]) -> Command {
+        let mut command = self.home.command(args);
+        command.current_dir(self.acme("")).env("TUNESMITH_OPERATOR", self.home.path("operator.toml"));
+        command.env("TUNESMITH_TENANT_ID", tenant);
+        command
+    }
+
+    fn run_for(&self, tenant: &str, args: &[&str]) -> Ended {
+        run(self.command_for(tenant, args))
+    }
+
+    #[track_caller]
+    fn succeeds(&self, args: &[&str]) -> Ended {
+        let ended = self.run_for("acme", args);
+        assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
+        assert!(!(ended.stdout.clone() + &ended.stderr).contains(SECRET), "{args:?}: {}{}", ended.stdout, ended.stderr);
+        ended
+    }
+
+    /// `acme` is refused, with a text in which `wanted` is, and learns nothing.
+    #[track_caller]
+    fn refuses(&self, command: Command, wanted: &str) {
+        let told = format!("{command:?}");
+        let ended = run(command);
+        assert_eq!(ended.code, Some(1), "{told}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.error().contains(wanted), "{told}: {}", ended.stderr);
+        for secret in [SECRET, "project-of-beta"] {
+            assert!(
+                !(ended.stdout.clone() + &ended.stderr).contains(secret),
+                "{told}: {}{}",
+                ended.stdout,
+                ended.stderr
+            );
+        }
+    }
+
+    /// Digests of all that `beta` has.
+    fn of_beta(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        digests(&self.home.path("tenants/beta"), &mut files);
+        files
+    }
+}
+
+fn digests(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            digests(&path, files);
+            files.insert(path, Vec::new());
+        } else {
+            files.insert(path.clone(), Sha256::digest(fs::read(path).unwrap()).to_vec());
+        }
+    }
+}
+
+/// What `acme` may not do with the path of a flag.
+const OUT_OF_REACH: &str = "tenant `acme` may not";
+
+/// Every flag and argument that takes a path, in a command that `acme` could give; `{}` is the path, and the name behind it
+/// is what of `beta`'s it is tried with.
+const PATHS: &[(&str, &str, &str)] = &[
+    ("finetune --config", "finetune --config {}", "tunesmith.toml"),
+    ("finetune --store", "finetune --store {}", "telemetry.sqlite"),
+    ("finetune --import", "finetune --import {}", "traces.jsonl"),
+    ("finetune --output-dir", "finetune --output-dir {}", "outputs/adapters"),
+    ("finetune --base-model", "finetune --base-model {}", "model"),
+    ("finetune --phoenix-api-key-file", "finetune --phoenix-api-key-file {}", "key"),
+    ("finetune --cuda-libs", "finetune --cuda-libs {}", "adapter"),
+    ("extract --config", "extract --config {}", "tunesmith.toml"),
+    ("extract --store", "extract --store {}", "telemetry.sqlite"),
+    ("extract --import", "extract --import {}", "traces.jsonl"),
+    ("extract --output-dir", "extract --output-dir {}", "outputs/adapters"),
+    ("extract --base-model", "extract --base-model {}", "model"),
+    ("extract --phoenix-api-key-file", "extract --phoenix-api-key-file {}", "key"),
+    ("extract --cuda-libs", "extract --cuda-libs {}", "adapter"),
+    ("extract --output", "extract --output {}", "records.jsonl"),
+    ("analyze --config", "analyze --config {}", "tunesmith.toml"),
+    ("analyze --store", "analyze --store {}", "telemetry.sqlite"),
+    ("analyze --import", "analyze --import {}", "traces.jsonl"),
+    ("analyze --output-dir", "analyze --output-dir {}", "outputs/adapters"),
+    ("analyze --base-model", "analyze --base-model {}", "model"),
+    ("analyze --phoenix-api-key-file", "analyze --phoenix-api-key-file {}", "key"),
+    ("analyze --cuda-libs", "analyze --cuda-libs {}", "adapter"),
+    ("doctor --config", "doctor --config {}", "tunesmith.toml"),
+    ("doctor --store", "doctor --store {}", "telemetry.sqlite"),
+    ("doctor --import", "doctor --import {}", "traces.jsonl"),
+    ("doctor --output-dir", "doctor --output-dir {}", "outputs/adapters"),
+    ("doctor --base-model", "doctor --base-model {}", "model"),
+    ("doctor --phoenix-api-key-file", "doctor --phoenix-api-key-file {}", "key"),
+    ("doctor --cuda-libs", "doctor --cuda-libs {}", "adapter"),
+    ("plan --config", "plan --config {}", "tunesmith.toml"),
+    ("plan --store", "plan --store {}", "telemetry.sqlite"),
+    ("plan --import", "plan --import {}", "traces.jsonl"),
+    ("plan --output-dir", "plan --output-dir {}", "outputs/adapters"),
+    ("plan --base-model", "plan --base-model {}", "model"),
+    ("plan --phoenix-api-key-file", "plan --phoenix-api-key-file {}", "key"),
+    ("plan --cuda-libs", "plan --cuda-libs {}", "adapter"),
+    ("import files", "import {}", "traces.jsonl"),
+    ("import --store", "import traces.jsonl --store {}", "telemetry.sqlite"),
+    ("import --config", "import traces.jsonl --config {}", "tunesmith.toml"),
+    ("sync --phoenix-api-key-file", "sync --phoenix-url http://127.0.0.1:9 --phoenix-api-key-file {}", "key"),
+    ("sync --store", "sync --phoenix-url http://127.0.0.1:9 --store {}", "telemetry.sqlite"),
+    ("sync --config", "sync --phoenix-url http://127.0.0.1:9 --config {}", "tunesmith.toml"),
+    ("annotate --store", "annotate 0000000000000064 --label approved --store {}", "telemetry.sqlite"),
+    ("annotate --config", "annotate 0000000000000064 --label approved --config {}", "tunesmith.toml"),
+    ("prune --store", "prune --before 2030-01-01T00:00:00Z --store {}", "telemetry.sqlite"),
+    ("prune --config", "prune --before 2030-01-01T00:00:00Z --config {}", "tunesmith.toml"),
+    ("mark --adapter", "mark --adapter {} --phoenix-url http://127.0.0.1:1 --project p", "adapter"),
+    ("mark --phoenix-api-key-file", "mark --adapter own --project p --phoenix-api-key-file {}", "key"),
+    ("mark --config", "mark --adapter own --project p --config {}", "tunesmith.toml"),
+    ("generate --base-model", "generate --prompt x --base-model {}", "model"),
+    ("generate --adapter", "generate --prompt x --base-model ../../models/base --adapter {}", "adapter"),
+    ("generate --cuda-libs", "generate --prompt x --base-model ../../models/base --cuda-libs {}", "adapter"),
+    ("embed --base-model", "embed x --base-model {}", "model"),
+    ("embed --adapter", "embed x --base-model ../../models/base --adapter {}", "adapter"),
+    ("embed --cuda-libs", "embed x --base-model ../../models/base --cuda-libs {}", "adapter"),
+    ("merge --base-model", "merge --base-model {} --adapter own --out new", "model"),
+    ("merge --adapter", "merge --base-model ../../models/base --adapter {} --out new", "adapter"),
+    ("merge --out", "merge --base-model ../../models/base --adapter own --out {}", "new"),
+    ("export --base-model", "export --base-model {} --adapter own --out new.gguf", "model"),
+    ("export --adapter", "export --base-model ../../models/base --adapter {} --out new.gguf", "adapter"),
+    ("export --out", "export --base-model ../../models/base --adapter own --out {}", "new.gguf"),
+    ("plugins explain --config", "plugins explain --config {}", "tunesmith.toml"),
+    ("plugins explain --store", "plugins explain --store {}", "telemetry.sqlite"),
+    ("plugins explain --import", "plugins explain --import {}", "traces.jsonl"),
+    ("plugins explain --output-dir", "plugins explain --output-dir {}", "outputs/adapters"),
+    ("plugins explain --base-model", "plugins explain --base-model {}", "model"),
+    ("plugins explain --phoenix-api-key-file", "plugins explain --phoenix-api-key-file {}", "key"),
+    ("plugins explain --cuda-libs", "plugins explain --cuda-libs {}", "adapter"),
+    ("plugins new --dir", "plugins new formatter mine --lang rust --dir {}", "new"),
+    ("plugins check component", "plugins check {}", "plugin.wasm"),
+    ("plugins test --fixtures", "plugins test alpaca-formatter --fixtures {}", "records.jsonl"),
+    ("plugins test --expect", "plugins test alpaca-formatter --update --expect {}", "new.jsonl"),
+    ("plugins keygen --out", "plugins keygen --out {}", "new"),
+    ("plugins sign component", "plugins sign {} --key own", "plugin.wasm"),
+    ("plugins sign --key", "plugins sign own.wasm --key {}", "key"),
+];
+
+#[test]
+fn every_argument_that_takes_a_path_is_tried() {
+    let mut all = BTreeSet::new();
+    let mut commands = vec![(String::new(), Cli::command())];
+    while let Some((name, command)) = commands.pop() {
+        let path = ValueParser::path_buf().type_id();
+        for arg in command.get_arguments().filter(|arg| arg.get_value_parser().type_id() == path) {
+            let arg = arg.get_long().map_or_else(|| arg.get_id().to_string(), |long| format!("--{long}"));
+            all.insert(format!("{name}{arg}"));
+        }
+        let sub = |sub: &Command_| (format!("{name}{} ", sub.get_name()), sub.clone());
+        commands.extend(command.get_subcommands().map(sub));
+    }
+    // Whose file it is, the operator says.
+    assert!(all.remove("--operator"));
+    let tried: BTreeSet<_> = PATHS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(all.difference(&tried).collect::<Vec<_>>(), [""; 0], "give these a line of `PATHS`");
+    assert_eq!(tried.difference(&all).collect::<Vec<_>>(), [""; 0], "these are no arguments any more");
+}
+
+type Command_ = clap::Command;
+
+#[test]
+fn no_path_of_an_argument_leads_to_another_tenant() {
+    let box_ = Box_::new();
+    let beta = box_.home.path("tenants/beta");
+    symlink(&beta, box_.acme("link")).unwrap();
+    fs::create_dir(box_.acme("own")).unwrap();
+    let before = box_.of_beta();
+    for (name, line, of_beta) in PATHS {
+        let tricks = [
+            format!("../beta/{of_beta}"),
+            beta.join(of_beta).display().to_string(),
+            format!("link/{of_beta}"),
+            format!("own/../../beta/{of_beta}"),
+        ];
+        for path in tricks {
+            let args: Vec<_> = line.split(' ').map(|word| if word == "{}" { path.as_str() } else { word }).collect();
+            box_.refuses(box_.command_for("acme", &args), OUT_OF_REACH);
+        }
+        assert!(!box_.acme("telemetry.sqlite").exists(), "{name}");
+    }
+    assert_eq!(box_.of_beta(), before);
+}
+
+#[test]
+fn no_variable_leads_to_another_tenant() {
+    let box_ = Box_::new();
+    let before = box_.of_beta();
+    let variables = [
+        ("TUNESMITH_STORE", "telemetry.sqlite"),
+        ("TUNESMITH_IMPORT", "traces.jsonl"),
+        ("TUNESMITH_CONFIG", "tunesmith.toml"),
+        ("TUNESMITH_OUTPUT_DIR", "outputs/adapters"),
+        ("TUNESMITH_BASE_MODEL", "model"),
+        ("TUNESMITH_FORMATTER", "plugin.wasm"),
+    ];
+    for (variable, of_beta) in variables {
+        let mut command = box_.command_for("acme", &["analyze"]);
+        command.env(variable, box_.home.path("tenants/beta").join(of_beta));
+        box_.refuses(command, OUT_OF_REACH);
+    }
+    assert_eq!(box_.of_beta(), before);
+}
+
+#[test]
+fn no_key_of_a_configuration_leads_to_another_tenant() {
+    let box_ = Box_::new();
+    let before = box_.of_beta();
+    let keys = [
+        "output_dir = \"../beta/outputs/adapters\"",
+        "base_model = \"../beta/model\"",
+        "[telemetry]\nstore = \"../beta/telemetry.sqlite\"",
+        "[telemetry]\nimport = [\"traces.jsonl\", \"../beta/traces.jsonl\"]",
+        "[telemetry]\nphoenix_api_key_file = \"../beta/key\"",
+        "[telemetry]\nphoenix_url = \"http://127.0.0.1:9\"",
+        "[compute]\ncuda_libs = \"../../libraries\"",
+        "[plugins]\nextractor = \"../beta/plugin.wasm\"",
+        "[plugins]\nformatter = \"../beta/plugin.wasm\"",
+        "[plugins]\npolicy = \"../beta/plugin.wasm\"",
+        "[agents.routing]\nformatter = \"../beta/plugin.wasm\"",
+        "[agents.another]\nextractor = \"own@sha256:x/../../beta/plugin.wasm\"",
+    ];
+    for key in keys {
+        let config = CONFIG.lines().filter(|line| !key.starts_with(line.split('=').next().unwrap()));
+        let config: String = config.map(|line| format!("{line}\n")).collect();
+        box_.home.write("tenants/acme/tunesmith.toml", format!("{config}{key}\n"));
+        for command in ["finetune", "extract", "analyze", "plan"] {
+            box_.refuses(box_.command_for("acme", &[command]), OUT_OF_REACH);
+        }
+    }
+    box_.home.write("tenants/acme/tunesmith.toml", format!("{CONFIG}tenant_id = \"beta\"\n"));
+    box_.refuses(box_.command_for("acme", &["analyze"]), "says `tenant_id = \"beta\"`, and this is tenant `acme`");
+    assert_eq!(box_.of_beta(), before);
+}
+
+#[test]
+fn no_link_in_a_tenants_folder_leads_to_another_tenant() {
+    let box_ = Box_::new();
+    let before = box_.of_beta();
+    let beta = box_.home.path("tenants/beta");
+    let imported = ["analyze", "--import", "traces.jsonl"];
+    // Each of these is where a command looks by itself.
+    for (link, of_beta) in [
+        ("telemetry.sqlite", "telemetry.sqlite"),
+        ("telemetry.sqlite-wal", "telemetry.sqlite"),
+        ("telemetry.sqlite-shm", "key"),
+        ("telemetry.sqlite-journal", "key"),
+        ("outputs", "outputs"),
+    ] {
+        symlink(beta.join(of_beta), box_.acme(link)).unwrap();
+        box_.refuses(box_.command_for("acme", &imported), OUT_OF_REACH);
+        fs::remove_file(box_.acme(link)).unwrap();
+    }
+    let config = box_.acme("tunesmith.toml");
+    let own = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    symlink(beta.join("tunesmith.toml"), &config).unwrap();
+    box_.refuses(box_.command_for("acme", &imported), OUT_OF_REACH);
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, own).unwrap();
+
+    // What is read beside what is named, and would be quoted where it is wrong.
+    fs::copy(beta.join("plugin.wasm"), box_.acme("plugin.wasm")).unwrap();
+    symlink(beta.join("plugin.toml"), box_.acme("plugin.toml")).unwrap();
+    box_.refuses(box_.command_for("acme", &[&imported[..], &["--formatter", "plugin.wasm"]].concat()), OUT_OF_REACH);
+    copy_folder(&tiny_model(), &box_.acme("model"));
+    fs::remove_file(box_.acme("model/config.json")).unwrap();
+    symlink(beta.join("model/config.json"), box_.acme("model/config.json")).unwrap();
+    box_.refuses(box_.command_for("acme", &["plan", "--base-model", "model"]), OUT_OF_REACH);
+    assert_eq!(box_.of_beta(), before);
+}
+
+#[test]
+fn no_id_leads_to_another_tenant() {
+    let box_ = Box_::new();
+    box_.succeeds(&["import", "traces.jsonl"]);
+    let before = box_.of_beta();
+    // `beta` has the span 100, and `acme` has not.
+    let (theirs, own) = (span_id(100), span_id(0));
+    for project in [&[][..], &["--project", "project-of-beta"], &["--project", "default"]] {
+        let args = [&["annotate", &theirs, "--label", "approved"], project].concat();
+        let ended = box_.run_for("acme", &args);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(!ended.stdout.contains("added"), "{}", ended.stdout);
+    }
+    let ended = box_.run_for("acme", &["analyze", "--project", "project-of-beta"]);
+    assert!(ended.error().ends_with("it holds `default`"), "{}", ended.stderr);
+    box_.succeeds(&["annotate", &own, "--label", "rejected"]);
+    assert_eq!(box_.of_beta(), before);
+
+    for tenant in ["../beta", "acme/../beta", "Beta", ".", "", "beta/", "gamma", "acme\n"] {
+        box_.refuses(box_.command_for(tenant, &["analyze"]), "has no tenant");
+    }
+    let mut nameless = box_.command_for("acme", &["analyze"]);
+    nameless.env_remove("TUNESMITH_TENANT_ID");
+    box_.refuses(nameless, "`tenant_id` is not set: name the tenant with `--tenant-id`");
+}
+
+#[test]
+fn a_tenants_own_run_is_in_its_own_folder_wherever_it_is_started() {
+    let box_ = Box_::new();
+    let before = box_.of_beta();
+    let mut command = box_.command_for("acme", &["finetune", "--import", "tenants/acme/traces.jsonl"]);
+    // Another's file by that name lies where the command is given.
+    box_.home.write("tunesmith.toml", format!("{SECRET} = 1\n"));
+    command.current_dir(box_.home.path(""));
+    let ended = run(command);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let runs: Vec<_> = fs::read_dir(box_.acme("outputs/adapters")).unwrap().collect();
+    assert_eq!(runs.len(), 1);
+    assert!(box_.acme("telemetry.sqlite").is_file());
+    let adapter = runs[0].as_ref().unwrap().path().display().to_string();
+    let model = "../../models/base";
+    box_.succeeds(&[
+        "generate",
+        "--base-model",
+        model,
+        "--adapter",
+        &adapter,
+        "--prompt",
+        "x",
+        "--max-new-tokens",
+        "1",
+    ]);
+    box_.succeeds(&["export", "--base-model", model, "--adapter", &adapter, "--out", "mine.gguf"]);
+    assert_eq!(box_.of_beta(), before);
+}
+
+#[test]
+fn what_a_tenant_may_fill_ends_at_its_quotas() {
+    let box_ = Box_::new();
+    let tenants = "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[tenants.beta]\n[tenants.acme]\n";
+    let ended = |terms: &str, args: &[&str]| {
+        box_.home.write("operator.toml", format!("{tenants}{terms}\n"));
+        box_.run_for("acme", args)
+    };
+    let full = ended("store_quota = \"44KiB\"", &["import", "traces.jsonl"]);
+    assert_eq!(full.code, Some(1), "{}", full.stderr);
+    assert_eq!(
+        full.error(),
+        format!(
+            "the telemetry store `{}` is full: its quota is 44.00 KiB; remove old spans with `tunesmith prune`, or have \
+             `store_quota` raised",
+            box_.acme("telemetry.sqlite").display()
+        )
+    );
+    assert!(fs::metadata(box_.acme("telemetry.sqlite")).unwrap().len() <= 44 << 10);
+    assert_eq!(ended("store_quota = \"1MiB\"", &["import", "traces.jsonl"]).code, Some(0));
+    assert_eq!(ended("output_quota = \"1KiB\"", &["finetune"]).code, Some(0));
+    let emptied = ended("store_quota = \"44KiB\"", &["prune", "--before", "2030-01-01T00:00:00Z", "--json"]);
+    assert_eq!(emptied.json()["removed"], serde_json::json!({ "spans": 60, "annotations": 60 }));
+    // What was freed is filled again, although the file is as large as it was.
+    assert_eq!(ended("store_quota = \"44KiB\"", &["import", "traces.jsonl"]).code, Some(0));
+    let full = ended("output_quota = \"1KiB\"", &["finetune"]);
+    assert!(full.error().contains("and its quota is 1.00 KiB: remove adapters"), "{}", full.stderr);
+    let large = ended("memory_limit = \"1MiB\"", &["finetune", "--memory-limit", "8GiB"]);
+    assert!(large.error().contains("1.00 MiB"), "{}", large.stderr);
+}
+
+#[test]
+fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
+    let box_ = Box_::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        let no =
+            "HTTP/1.1 401 Unauthorized\r\ncontent-type: text/plain\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+        stream.write_all(no.as_bytes()).unwrap();
+        head
+    });
+    let tenants = "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[tenants.beta]\n[tenants.acme]\n";
+    box_.home.write("operator.toml", format!("{tenants}phoenix_urls = [{url:?}]\n"));
+    let mut command = box_.command_for("acme", &["sync", "--phoenix-url", &url, "--project", "p"]);
+    command.env("PHOENIX_API_KEY", SECRET);
+    box_.refuses(command, "wants a key");
+    let head = server.join().unwrap();
+    assert!(head[0].starts_with("GET ") || head[0].starts_with("POST "), "{head:?}");
+    assert!(!head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization")), "{head:?}");
+}
