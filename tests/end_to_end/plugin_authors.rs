@@ -184,8 +184,9 @@ fn wasi_that_reaches_out_ends_the_call_with_the_functions_name() {
 
 #[test]
 fn wasi_that_was_not_asked_for_is_refused_with_both_remedies() {
+    let plugin = repository("tests/guests/dist/wasi-formatter.wasm");
     Home::ready().refuses(
-        &["--formatter", &guest("wasi-formatter")],
+        &["--formatter", plugin.to_str().unwrap()],
         "plugin `wasi-formatter` imports `wasi:cli/environment@0.2.6`, which it was not granted; its `plugin.toml` has to say \
          `wants = [\"wasi\"]`, and the operator to grant `wasi`; or build it with WASI stubbed out",
     );
