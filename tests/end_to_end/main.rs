@@ -24,6 +24,7 @@ mod killed;
 mod memory;
 mod merging;
 mod phoenix_faults;
+mod plugin_authors;
 mod preferences;
 mod quick_start;
 mod receiver;
