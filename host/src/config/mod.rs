@@ -4,6 +4,7 @@ mod agents;
 mod error;
 mod load;
 mod options;
+mod redaction;
 mod sections;
 pub mod size;
 
@@ -16,12 +17,14 @@ use trainer_cuda::encode::EncodeConfig;
 pub use error::ConfigError;
 pub use load::{DEFAULT_FILE, load};
 pub use options::{
-    AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
-    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength, PluginOptions,
-    PluginSettings, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+    AgentOptions, Annotator, Backend, ComputeOptions, DatasetOptions, Distance, DpoOptions, ExtractionOptions,
+    LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, Options, OverLength,
+    PatternOptions, PluginOptions, PluginSettings, Precision, RedactionOptions, Scalar, ScoreRule, TelemetryOptions,
+    TrainingOptions, TripletOptions,
 };
 
 use crate::compute::ComputeConfig;
+use crate::dataset::{NearDuplicateConfig, RedactionConfig};
 use crate::plugins::bindings::extraction::ExtractionConfig;
 use crate::plugins::bindings::selection_policy::PolicyConfig;
 use crate::plugins::{Limits, PluginRef};
@@ -57,6 +60,10 @@ pub struct RunConfig {
     pub compute: ComputeConfig,
     /// What training may use of this machine, and what happens when it ends before its time.
     pub execution: ExecutionConfig,
+    /// What no plugin sees.
+    pub redaction: RedactionConfig,
+    /// What becomes of examples that are nearly the same.
+    pub dataset: NearDuplicateConfig,
     /// What the extractor is told.
     pub extraction: ExtractionConfig,
     /// What the policy is told.
@@ -219,6 +226,8 @@ impl RunConfig {
             training: sections::training(&options)?,
             compute: ComputeConfig::new(&options.compute, options.training.precision),
             execution: sections::execution(&options)?,
+            dataset: sections::dataset(&options.dataset)?,
+            redaction: redaction::config(&options.redaction, &agent)?,
             extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {
                 min_sft_examples: options.min_sft_examples.unwrap_or(50),

@@ -10,6 +10,7 @@ mod documents;
 mod error;
 mod flatten;
 mod import;
+mod inputs;
 mod jsonl;
 mod names;
 mod otlp_json;
