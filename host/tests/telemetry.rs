@@ -423,7 +423,12 @@ fn inputs_that_are_one_by_the_extractors_key_arrive_in_one_batch() {
                     let id = u64::from_str_radix(&span.span_id, 16).unwrap();
                     seen += 1;
                     if id % 10 < 6 {
-                        assert_eq!(*batch_of.entry(id / 10).or_insert(number), number, "question {} is parted", id / 10);
+                        assert_eq!(
+                            *batch_of.entry(id / 10).or_insert(number),
+                            number,
+                            "question {} is parted",
+                            id / 10
+                        );
                     }
                 }
             }

@@ -15,6 +15,7 @@ mod generating;
 mod gpu;
 mod gpu_faults;
 mod home;
+mod hygiene;
 mod json_output;
 mod killed;
 mod memory;

@@ -18,7 +18,7 @@ pub fn check_leaks(
     let trained: HashSet<Tie> = train.iter().flat_map(|example| ties(example, origins)).collect();
     let leak = held_out.iter().flat_map(|example| ties(example, origins)).find(|tie| trained.contains(tie));
     let near = || {
-        let (_, leaked) = near_duplicates::across(train, held_out, near_duplicates?).next()?;
+        let leaked = near_duplicates::held_out_near(train, held_out, near_duplicates?).next()?;
         Some((NEAR_DUPLICATE, normalised(input(&held_out[leaked]))))
     };
     leak.or_else(near).map_or(Ok(()), |(what, value)| Err(DatasetError::Leak { what, value }))

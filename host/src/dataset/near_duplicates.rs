@@ -10,13 +10,14 @@
 //! at 0.85 or above, all the same question with a word of politeness; at 0.7 are 21 and some of them differ in what
 //! is asked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::discriminant;
 
 use minhash_rs::prelude::{MinHash, MinHasher};
 use serde::{Deserialize, Serialize};
 
+use super::split::root;
 use super::{SkipTable, dedupe, input, normalised};
 use crate::plugins::bindings::types::Example;
 
@@ -61,17 +62,13 @@ const BANDS: usize = 21;
 /// Of examples that say the same but for nearly the same input, the first stays, and its lineage gains those of the
 /// others, which are counted in `skipped`.
 pub fn drop_near_duplicates(examples: Vec<Example>, threshold: f64, skipped: &mut SkipTable) -> Vec<Example> {
-    let near = pairs(&examples, threshold);
-    let mut of: HashMap<usize, Vec<usize>> = HashMap::new();
-    for &(earlier, later) in &near {
-        of.entry(later).or_default().push(earlier);
-    }
+    let mut index = Index::new(examples.iter(), threshold);
     // Near to one that stays: else a chain of small steps would leave one example of many.
-    let mut stands_for: Vec<Option<usize>> = vec![None; examples.len()];
+    let mut stands_for: Vec<Option<usize>> = Vec::with_capacity(examples.len());
     for later in 0..examples.len() {
-        let mut earlier = of.get(&later).into_iter().flatten().copied();
-        stands_for[later] =
-            earlier.find(|&earlier| stands_for[earlier].is_none() && same_answer(&examples[earlier], &examples[later]));
+        let stands = |earlier: usize| stands_for.get(earlier).is_some_and(Option::is_none);
+        let same = |earlier| same_answer(&examples[earlier], &examples[later]);
+        stands_for.push(index.near_to(later, |earlier| stands(earlier) && same(earlier)));
     }
     let mut kept: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
     for (i, stands_for) in stands_for.into_iter().enumerate() {
@@ -88,62 +85,82 @@ pub fn drop_near_duplicates(examples: Vec<Example>, threshold: f64, skipped: &mu
 
 /// How many held-out examples have an input that is nearly one of training.
 pub fn near_training(train: &[Example], held_out: &[Example], threshold: f64) -> usize {
-    across(train, held_out, threshold).map(|(_, held_out)| held_out).collect::<HashSet<_>>().len()
+    held_out_near(train, held_out, threshold).count()
 }
 
-/// The pairs of a training example and a held-out one, by index, that are nearly the same.
-pub(super) fn across(train: &[Example], held_out: &[Example], threshold: f64) -> impl Iterator<Item = (usize, usize)> {
-    let both: Vec<Example> = train.iter().chain(held_out).cloned().collect();
+/// The held-out examples, by index, whose input is nearly one of training.
+pub(super) fn held_out_near(train: &[Example], held_out: &[Example], threshold: f64) -> impl Iterator<Item = usize> {
     let n_train = train.len();
-    let near = pairs(&both, threshold).into_iter();
-    near.filter(move |(a, b)| *a < n_train && *b >= n_train).map(move |(a, b)| (a, b - n_train))
+    let mut index = Index::new(train.iter().chain(held_out), threshold);
+    (0..held_out.len()).filter(move |i| index.near_to(n_train + i, |other| other < n_train).is_some())
 }
 
-/// Examples by index whose inputs are nearly the same, the smaller index first, in order; equal inputs are not among
-/// them. Of one kind and instruction.
-pub(super) fn pairs(examples: &[Example], threshold: f64) -> Vec<(usize, usize)> {
-    let texts: Vec<String> = examples.iter().map(|example| normalised(input(example)).to_lowercase()).collect();
-    // Equal ones are looked at once.
-    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
-    let mut distinct: Vec<&str> = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        let places = places.entry(text).or_default();
-        if places.is_empty() {
-            distinct.push(text);
+/// Of each example, the first of those that hang together with it by steps from one near-duplicate to the next; itself
+/// where nothing is near.
+pub(super) fn components(examples: &[Example], threshold: f64) -> Vec<usize> {
+    let mut index = Index::new(examples.iter(), threshold);
+    let mut parent: Vec<usize> = (0..examples.len()).collect();
+    for later in 0..examples.len() {
+        // What hangs together already is not compared again: boilerplate can make all inputs near to all.
+        let apart = |parent: &mut Vec<usize>, a, b| root(parent, a) != root(parent, b);
+        while let Some(earlier) = index.near_to(later, |earlier| earlier < later && apart(&mut parent, earlier, later))
+        {
+            let (a, b) = (root(&mut parent, earlier), root(&mut parent, later));
+            parent[a.max(b)] = a.min(b);
         }
-        places.push(i);
     }
-    let mut pairs = Vec::new();
-    for (a, b) in near(&distinct, threshold) {
-        for &a in &places[distinct[a]] {
-            for &b in &places[distinct[b]] {
-                if kind(&examples[a]) == kind(&examples[b]) {
-                    pairs.push((a.min(b), a.max(b)));
+    (0..examples.len()).map(|i| root(&mut parent, i)).collect()
+}
+
+/// Finds inputs that are near to one. Of examples of one kind and instruction.
+struct Index {
+    threshold: f64,
+    kinds: Vec<u64>,
+    shingles: Vec<Vec<u64>>,
+    bands: Vec<[u64; BANDS]>,
+    /// By number and value of a band, who has it, in order.
+    buckets: HashMap<(usize, u64), Vec<usize>>,
+    /// Of each, for whom it was looked at last.
+    seen: Vec<usize>,
+}
+
+impl Index {
+    fn new<'a>(examples: impl Iterator<Item = &'a Example>, threshold: f64) -> Self {
+        let (mut kinds, mut shingles, mut bands) = (Vec::new(), Vec::new(), Vec::new());
+        let mut buckets: HashMap<(usize, u64), Vec<usize>> = HashMap::new();
+        for (i, example) in examples.enumerate() {
+            let of_text = self::shingles(&normalised(input(example)).to_lowercase());
+            let signature: MinHash<u64, VALUES> = of_text.iter().copied().collect();
+            let of_signature = signature.band_hashes::<BANDS>();
+            for band in of_signature.into_iter().enumerate() {
+                buckets.entry(band).or_default().push(i);
+            }
+            kinds.push(kind(example));
+            shingles.push(of_text);
+            bands.push(of_signature);
+        }
+        let seen = vec![usize::MAX; kinds.len()];
+        Self { threshold, kinds, shingles, bands, buckets, seen }
+    }
+
+    /// The first that is near to `i` and wanted, of those that were not looked at for `i` before.
+    fn near_to(&mut self, i: usize, mut wanted: impl FnMut(usize) -> bool) -> Option<usize> {
+        for band in self.bands[i].into_iter().enumerate() {
+            for &other in &self.buckets[&band] {
+                if other == i || self.seen[other] == i {
+                    continue;
+                }
+                self.seen[other] = i;
+                if self.kinds[other] == self.kinds[i]
+                    && wanted(other)
+                    && jaccard(&self.shingles[other], &self.shingles[i]) >= self.threshold
+                {
+                    return Some(other);
                 }
             }
         }
+        None
     }
-    pairs.sort_unstable();
-    pairs
-}
-
-/// Different texts, by index, whose shingles overlap enough.
-fn near(texts: &[&str], threshold: f64) -> Vec<(usize, usize)> {
-    let shingles: Vec<Vec<u64>> = texts.iter().map(|text| shingles(text)).collect();
-    let mut buckets: HashMap<(usize, u64), Vec<usize>> = HashMap::new();
-    let mut candidates: HashSet<(usize, usize)> = HashSet::new();
-    for (i, shingles) in shingles.iter().enumerate() {
-        let signature: MinHash<u64, VALUES> = shingles.iter().copied().collect();
-        for band in signature.band_hashes::<BANDS>().into_iter().enumerate() {
-            let bucket = buckets.entry(band).or_default();
-            candidates.extend(bucket.iter().map(|&earlier| (earlier, i)));
-            bucket.push(i);
-        }
-    }
-    let mut near: Vec<_> =
-        candidates.into_iter().filter(|&(a, b)| jaccard(&shingles[a], &shingles[b]) >= threshold).collect();
-    near.sort_unstable();
-    near
 }
 
 /// Hashes of a text's shingles, sorted; the text itself where it is shorter than one.
@@ -188,13 +205,13 @@ fn jaccard(a: &[u64], b: &[u64]) -> f64 {
     f64::from(shared) / ((a.len() + b.len()) as f64 - f64::from(shared))
 }
 
-fn kind(example: &Example) -> (std::mem::Discriminant<Example>, &str) {
+fn kind(example: &Example) -> u64 {
     let instruction = match example {
         Example::Instruction(example) => &example.instruction,
         Example::Preference(pair) => &pair.instruction,
         Example::Triplet(_) => "",
     };
-    (discriminant(example), instruction)
+    hash((discriminant(example), instruction))
 }
 
 fn same_answer(a: &Example, b: &Example) -> bool {
@@ -211,6 +228,8 @@ fn same_answer(a: &Example, b: &Example) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::dataset::testing::{instruction, pair, triplet};
     use crate::dataset::{Origins, check_leaks, lineage, split};
@@ -224,9 +243,23 @@ mod tests {
         (0..n).map(word).collect::<Vec<_>>().join(" ")
     }
 
+    /// By index, the smaller first, in order.
+    fn pairs(texts: &[&str], threshold: f64) -> Vec<(usize, usize)> {
+        let examples = inputs(texts);
+        let mut index = Index::new(examples.iter(), threshold);
+        let mut pairs = Vec::new();
+        for later in 0..texts.len() {
+            while let Some(earlier) = index.near_to(later, |earlier| earlier < later) {
+                pairs.push((earlier, later));
+            }
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+
     #[test]
     fn a_word_of_politeness_is_near_and_another_question_is_not() {
-        let examples = inputs(&[
+        let texts = [
             "how windy will the roof terrace be at nine thirty",
             "How windy  will the roof terrace be at nine thirty please",
             "play a jazz song",
@@ -234,31 +267,30 @@ mod tests {
             "how windy will the front desk be at nine thirty",
             "abc",
             "abd",
-        ]);
-        assert_eq!(pairs(&examples, 0.85), [(0, 1)]);
+        ];
+        assert_eq!(pairs(&texts, 0.85), [(0, 1)]);
     }
 
     #[test]
     fn long_texts_are_compared_by_their_words() {
         // One word of n is in 3 of n - 2 shingles: 55 of 61 are shared of 60 words, and 35 of 41 of 40.
         let [whole, changed] = [words(60, None), words(60, Some(30))];
-        assert_eq!(pairs(&inputs(&[&whole, &changed]), 0.9), [(0, 1)]);
+        assert_eq!(pairs(&[&whole, &changed], 0.9), [(0, 1)]);
         let [whole, changed] = [words(40, None), words(40, Some(20))];
-        assert_eq!(pairs(&inputs(&[&whole, &changed]), 0.85), [(0, 1)]);
-        assert_eq!(pairs(&inputs(&[&whole, &changed]), 0.86), []);
+        assert_eq!(pairs(&[&whole, &changed], 0.85), [(0, 1)]);
+        assert_eq!(pairs(&[&whole, &changed], 0.86), []);
     }
 
     /// Against a comparison of every pair.
     #[test]
     fn what_is_found_is_what_comparing_all_finds() {
-        let texts: Vec<String> = (0..60)
+        let texts: BTreeSet<String> = (0..60)
             .flat_map(|i| {
                 let text = words(50 + i % 7, None).replace("word", &format!("w{}x", i / 3));
                 [format!("{text} {i}"), text.replacen("x1 ", "y1 ", i % 2), text]
             })
             .collect();
-        let texts: Vec<&str> =
-            texts.iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let sets: Vec<_> = texts.iter().map(|text| shingles(text)).collect();
         let mut expected = Vec::new();
         for b in 0..texts.len() {
@@ -266,7 +298,7 @@ mod tests {
         }
         expected.sort_unstable();
         assert!(expected.len() > 50, "{}", expected.len());
-        assert_eq!(near(&texts, 0.85), expected);
+        assert_eq!(pairs(&texts, 0.85), expected);
     }
 
     #[test]
@@ -327,13 +359,19 @@ mod tests {
     #[test]
     #[ignore = "prints times"]
     fn timing_of_near_duplicates() {
-        for n_words in [12, 200] {
-            let examples: Vec<_> = (0..10_000)
-                .map(|i| instruction("s", &words(n_words, None).replace("word", &format!("w{}x", i % 5000)), "a"))
-                .collect();
+        // The last are all near to all: a question behind boilerplate.
+        for n_words in [12, 200, 1000] {
+            let input = |i: usize| match n_words {
+                1000 => format!("{} {i}", words(n_words, None)),
+                _ => words(n_words, None).replace("word", &format!("w{}x", i % 5000)),
+            };
+            let examples: Vec<_> = (0..10_000).map(|i| instruction("s", &input(i), "a")).collect();
             let start = std::time::Instant::now();
-            let found = pairs(&examples, 0.85).len();
-            eprintln!("10,000 inputs of {n_words} words: {:.2} s, {found} pairs", start.elapsed().as_secs_f64());
+            let found = near_training(&examples[..9000], &examples[9000..], 0.85);
+            eprintln!("10,000 inputs of {n_words} words: {:.2} s, {found} near", start.elapsed().as_secs_f64());
+            let start = std::time::Instant::now();
+            let apart = components(&examples, 0.85).into_iter().enumerate().filter(|(i, first)| i == first).count();
+            eprintln!("their components: {:.2} s, {apart}", start.elapsed().as_secs_f64());
         }
     }
 }

@@ -43,10 +43,8 @@ pub fn split(
     let target = held_out_target(n);
     let mut ties: Vec<Vec<Tie>> = examples.iter().map(|example| ties(example, origins)).collect();
     if let Some(threshold) = near_duplicates {
-        for (a, b) in near_duplicates::pairs(&examples, threshold) {
-            let tie = (NEAR_DUPLICATE, normalised(input(&examples[a])));
-            ties[a].push(tie.clone());
-            ties[b].push(tie);
+        for (ties, first) in ties.iter_mut().zip(near_duplicates::components(&examples, threshold)) {
+            ties.push((NEAR_DUPLICATE, normalised(input(&examples[first]))));
         }
     }
     let mut groups = groups(&ties);
@@ -118,7 +116,7 @@ fn groups(ties: &[Vec<Tie>]) -> Vec<Vec<usize>> {
     groups
 }
 
-fn root(parent: &mut [usize], mut i: usize) -> usize {
+pub(super) fn root(parent: &mut [usize], mut i: usize) -> usize {
     while parent[i] != i {
         parent[i] = parent[parent[i]];
         i = parent[i];

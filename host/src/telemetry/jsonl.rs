@@ -4,7 +4,9 @@ use serde_json::{Map, Value};
 
 use super::flatten::{flatten, pairs};
 use super::{names, otlp_json, time};
-use crate::plugins::bindings::types::{Annotation, Attribute, AttributeValue, DocumentAnnotation, Span, SpanKind, SpanStatus};
+use crate::plugins::bindings::types::{
+    Annotation, Attribute, AttributeValue, DocumentAnnotation, Span, SpanKind, SpanStatus,
+};
 
 /// OpenInference's name of the attribute.
 const SPAN_KIND: &str = "openinference.span.kind";
