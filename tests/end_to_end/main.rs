@@ -19,6 +19,7 @@ mod home;
 mod hostile_formatters;
 mod hostile_plugins;
 mod hostile_plugins_in_turn;
+mod hygiene;
 mod json_output;
 mod killed;
 mod memory;

@@ -5,6 +5,7 @@ mod error;
 mod granted;
 mod load;
 mod options;
+mod redaction;
 mod sections;
 mod serve;
 pub mod size;
@@ -20,13 +21,15 @@ pub use granted::Granted;
 pub(crate) use load::merge;
 pub use load::{DEFAULT_FILE, default_file, load};
 pub use options::{
-    AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
-    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
-    PluginSettings, PluginSources, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+    AgentOptions, Annotator, Backend, ComputeOptions, DatasetOptions, Distance, DpoOptions, ExtractionOptions,
+    LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength,
+    PatternOptions, PluginOptions, PluginSettings, PluginSources, Precision, RedactionOptions, Scalar, ScoreRule,
+    TelemetryOptions, TrainingOptions, TripletOptions,
 };
 pub use serve::{ServeConfig, ServeOptions};
 
 use crate::compute::ComputeConfig;
+use crate::dataset::{NearDuplicateConfig, RedactionConfig};
 use crate::plugins::bindings::extraction::ExtractionConfig;
 use crate::plugins::bindings::selection_policy::PolicyConfig;
 use crate::plugins::{Choice, LimitSettings, Limits, PluginGrants, PluginKind, Resolution};
@@ -62,6 +65,10 @@ pub struct RunConfig {
     pub compute: ComputeConfig,
     /// What training may use of this machine, and what happens when it ends before its time.
     pub execution: ExecutionConfig,
+    /// What no plugin sees.
+    pub redaction: RedactionConfig,
+    /// What becomes of examples that are nearly the same.
+    pub dataset: NearDuplicateConfig,
     /// What the extractor is told.
     pub extraction: ExtractionConfig,
     /// What the policy is told.
@@ -237,6 +244,8 @@ impl RunConfig {
             training: sections::training(&options)?,
             compute: ComputeConfig::new(&options.compute, options.training.precision),
             execution: sections::execution(&options)?,
+            dataset: sections::dataset(&options.dataset)?,
+            redaction: redaction::config(&options.redaction, &agent)?,
             extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {
                 min_sft_examples: options.min_sft_examples.unwrap_or(50),

@@ -141,7 +141,7 @@ fn annotation(object: &Map<String, Value>) -> Result<Annotation, String> {
         explanation: text(object, &["result.explanation", "explanation"])?,
         identifier: text(object, &["identifier"])?.unwrap_or_default(),
         metadata: match field(object, &["metadata"]) {
-            Some(Value::Object(metadata)) => flatten(pairs(metadata)),
+            Some(Value::Object(metadata)) => annotation_metadata(metadata),
             Some(_) => return Err("an annotation's `metadata` is not an object".to_owned()),
             None => Vec::new(),
         },
@@ -149,6 +149,22 @@ fn annotation(object: &Map<String, Value>) -> Result<Annotation, String> {
         updated_at_ns,
         name,
     })
+}
+
+/// Flattened, as attributes are; and what is an object or a list of different things, as JSON too: what a person
+/// corrected is often that. An empty one is nothing, as everywhere.
+fn annotation_metadata(metadata: &Map<String, Value>) -> Vec<Attribute> {
+    let mut found = flatten(pairs(metadata));
+    for (key, value) in metadata {
+        let is_whole = found.iter().any(|attribute| attribute.key == *key);
+        let is_full = value.as_object().is_some_and(|object| !object.is_empty())
+            || value.as_array().is_some_and(|list| !list.is_empty());
+        if is_full && !is_whole {
+            found.push(Attribute { key: key.clone(), value: AttributeValue::Text(value.to_string()) });
+        }
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    found
 }
 
 fn document_position(object: &Map<String, Value>) -> Result<Option<u32>, String> {

@@ -11,6 +11,7 @@ mod error;
 mod feedback;
 mod flatten;
 mod import;
+mod inputs;
 mod jsonl;
 mod names;
 mod otlp;
