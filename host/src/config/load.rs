@@ -7,7 +7,7 @@ use toml::Table;
 
 use super::error::ConfigError;
 use super::options::{Options, PluginSources};
-use crate::plugins::{PinnedRef, PluginKind};
+use crate::plugins::{PinnedRef, PluginKind, PluginRef};
 
 /// Read where no other file is named and it is there.
 pub const DEFAULT_FILE: &str = "tunesmith.toml";
@@ -75,7 +75,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let plugins = &mut options.plugins;
     let agents = options.agents.values_mut().flat_map(|a| [&mut a.extractor, &mut a.formatter, &mut a.policy]);
     for plugin in [&mut plugins.extractor, &mut plugins.formatter, &mut plugins.policy].into_iter().chain(agents) {
-        if let Some(text) = plugin.as_mut().filter(|text| PinnedRef::names_a_file(text)) {
+        if let Some(text) = plugin.as_mut().filter(|text| matches!(PinnedRef::place(text), PluginRef::File(_))) {
             *text = base.join(&*text).to_string_lossy().into_owned();
         }
     }
