@@ -49,9 +49,11 @@ pub fn collect(
     let stage = progress.stage("extract", source.store.count_matching(&source.project, &rules)?);
     let (mut spans, mut warnings) = (0, 0);
     let (mut examples, mut origins, mut skipped) = (Vec::new(), Origins::default(), SkipTable::default());
-    let mut redactor = Redactor::new(&config.redaction, &rules, &config.extraction.own_span_attributes);
+    let own = &config.extraction.own_span_attributes;
+    let mut redactor = Redactor::new(&config.redaction, &rules, own, setting(config, "click_attribute"));
     let mut failures = BatchFailures::new(config.plugins.on_failure);
-    let mut batches = source.store.batches(&source.project, &rules, input_key(config), BatchLimits::default())?;
+    let mut batches =
+        source.store.batches(&source.project, &rules, setting(config, "input_key"), BatchLimits::default())?;
     for (index, batch) in batches.by_ref().enumerate() {
         progress.check_stop()?;
         let mut batch = batch?;
@@ -96,10 +98,10 @@ pub fn collect(
     Ok(Collected { project: source.project.clone(), spans, extracted, examples, origins, skipped, redacted })
 }
 
-/// The built-in extractor's setting, which a tenant's may have as well: what it takes for one input has to be in one
-/// batch.
-fn input_key(config: &RunConfig) -> Option<&str> {
-    config.extraction.settings.iter().find(|(key, _)| key == "input_key").map(|(_, value)| value.as_str())
+/// A setting of the built-in extractor, which a tenant's may have as well: what it takes for one input has to be in one
+/// batch, and what refers to ids has to be redacted as they are.
+fn setting<'a>(config: &'a RunConfig, name: &str) -> Option<&'a str> {
+    config.extraction.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
 /// Counts of what would train: distinct examples less those that would be held out.

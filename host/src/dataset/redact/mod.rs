@@ -70,13 +70,21 @@ pub struct Redactor<'a> {
     config: &'a RedactionConfig,
     /// Attributes that are compared with the configuration's texts.
     kept: HashSet<&'a str>,
+    /// The attribute that refers to documents by their ids.
+    clicks: Option<&'a str>,
     scanner: Scanner,
     placeholders: Placeholders,
 }
 
 impl<'a> Redactor<'a> {
-    /// `rules` select the spans, and attributes below `own` mark our own runs: neither is touched.
-    pub fn new(config: &'a RedactionConfig, rules: &'a [MatchRule], own: &'a [String]) -> Self {
+    /// `rules` select the spans, and attributes below `own` mark our own runs: neither is touched. `clicks` refers to
+    /// documents by their ids, where it is another attribute than is usual.
+    pub fn new(
+        config: &'a RedactionConfig,
+        rules: &'a [MatchRule],
+        own: &'a [String],
+        clicks: Option<&'a str>,
+    ) -> Self {
         let compared = rules.iter().filter_map(|rule| match rule {
             MatchRule::AttributeEquals((key, _)) => Some(key.as_str()),
             MatchRule::NameExact(_) | MatchRule::NameSuffix(_) => None,
@@ -84,6 +92,7 @@ impl<'a> Redactor<'a> {
         Self {
             config,
             kept: compared.chain(own.iter().map(String::as_str)).collect(),
+            clicks,
             scanner: Scanner::new(config),
             placeholders: Placeholders::default(),
         }
@@ -170,7 +179,7 @@ impl<'a> Redactor<'a> {
     }
 
     fn found(&mut self, key: &str, text: &str) -> Option<String> {
-        let numbered = self.config.mode == RedactionMode::Pseudonym || is_identifier(key);
+        let numbered = self.config.mode == RedactionMode::Pseudonym || is_identifier(key) || self.clicks == Some(key);
         let placeholders = &mut self.placeholders;
         self.scanner.redact(key, text, &mut |name, value| placeholders.stand_in(name, value, numbered))
     }

@@ -22,7 +22,7 @@ fn own(name: &str, regex: &str) -> RedactionConfig {
 
 /// What becomes of the text of an ordinary attribute.
 fn redact_with(config: &RedactionConfig, text: &str) -> String {
-    redact_by(&mut Redactor::new(config, &[], &[]), text)
+    redact_by(&mut Redactor::new(config, &[], &[], None), text)
 }
 
 fn redact_by(redactor: &mut Redactor<'_>, text: &str) -> String {
@@ -293,7 +293,7 @@ fn redacting_twice_is_redacting_once() {
     ];
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let configs = [config(), own("CUSTOMER", "C-[0-9]{6}"), own("WIDE", "7.{1,9}"), own("LONGNAME", "[x7]")];
-    let mut redactors: Vec<_> = configs.iter().map(|config| Redactor::new(config, &[], &[])).collect();
+    let mut redactors: Vec<_> = configs.iter().map(|config| Redactor::new(config, &[], &[], None)).collect();
     for round in 0..4000 {
         let n = 1 + rng.next_u64() % 12;
         let text: String = (0..n).map(|_| pieces[(rng.next_u64() % pieces.len() as u64) as usize]).collect();
@@ -336,12 +336,13 @@ fn every_text_of_a_span_is_redacted_but_what_rules_compare() {
         },
         text_attribute("input.value", "mail ann@example.com"),
         text_attribute("llm.input_messages.0.message.content", "anything"),
+        text_attribute("my.clicks", "b@x.de"),
         Attribute { key: "numbers".to_owned(), value: AttributeValue::Integers(vec![7, 4_111_111_111_111_111]) },
         text_attribute("tunesmith.run", "x"),
     ];
     let rules = [MatchRule::AttributeEquals(("agent.name".to_owned(), "bob@example.com".to_owned()))];
     let own = ["tunesmith.run".to_owned()];
-    let mut redactor = Redactor::new(&config, &rules, &own);
+    let mut redactor = Redactor::new(&config, &rules, &own, Some("my.clicks"));
     redactor.redact(&mut it);
     assert_eq!(
         it.attributes,
@@ -353,6 +354,7 @@ fn every_text_of_a_span_is_redacted_but_what_rules_compare() {
                 value: AttributeValue::Texts(vec!["[EMAIL_1]".into(), "[EMAIL_2]".into()])
             },
             text_attribute("input.value", "mail [EMAIL]"),
+            text_attribute("my.clicks", "[EMAIL_2]"),
             Attribute { key: "numbers".to_owned(), value: AttributeValue::Texts(vec!["7".into(), "[CARD]".into()]) },
             text_attribute("tunesmith.run", "x"),
         ]
@@ -362,14 +364,14 @@ fn every_text_of_a_span_is_redacted_but_what_rules_compare() {
     assert_eq!(annotation.identifier, "[EMAIL_3]");
     assert_eq!(annotation.metadata, [text_attribute("correction", "write to [IP]")]);
     let counts: Vec<_> = redactor.counts().iter().map(|(what, n)| (what.as_str(), *n)).collect();
-    assert_eq!(counts, [("attribute", 2), ("card", 1), ("email", 5), ("ip", 1), ("key", 1)]);
+    assert_eq!(counts, [("attribute", 2), ("card", 1), ("email", 6), ("ip", 1), ("key", 1)]);
 }
 
 #[test]
 fn sessions_named_by_addresses_stay_apart_also_where_the_attribute_is_left_out() {
     for (attributes, expected) in [(vec![], "EMAIL"), (vec!["session.*".to_owned()], "SESSION")] {
         let config = RedactionConfig { attributes, ..config() };
-        let mut redactor = Redactor::new(&config, &[], &[]);
+        let mut redactor = Redactor::new(&config, &[], &[], None);
         let sessions = ["bob@x.com", "ann@x.com", "bob@x.com"].map(|session| {
             let mut it = span("s", "t", Some(session), 0);
             redactor.redact(&mut it);
@@ -385,7 +387,7 @@ fn what_is_off_changes_nothing() {
     let config = RedactionConfig { detectors: Vec::new(), ..config() };
     let mut it = span("s", "t", Some("bob@example.com"), 0);
     let before = it.clone();
-    Redactor::new(&config, &[], &[]).redact(&mut it);
+    Redactor::new(&config, &[], &[], None).redact(&mut it);
     assert_eq!(it, before);
 }
 
@@ -399,7 +401,7 @@ fn timing_of_redaction() {
     let json = serde_json::json!({ "query": prose, "top_k": 10, "scores": [0.25, 0.5] }).to_string();
     let config = config();
     for (what, text) in [("prose", &prose), ("with findings", &found), ("JSON", &json)] {
-        let mut redactor = Redactor::new(&config, &[], &[]);
+        let mut redactor = Redactor::new(&config, &[], &[], None);
         let start = std::time::Instant::now();
         for _ in 0..2000 {
             redactor.found("input.value", text);
