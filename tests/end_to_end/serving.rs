@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -42,8 +43,12 @@ pub(crate) struct Answered {
 impl Serving {
     pub(crate) fn start(home: &Home, args: &[&str]) -> Self {
         let own = ["serve", "--otlp", "--json", "--listen", "127.0.0.1:0", "--store", "telemetry.sqlite"];
+        Self::started(home.command(&[&own, args].concat()))
+    }
+
+    /// Of a `serve --otlp --json`; the token is that of its first tenant.
+    pub(crate) fn started(mut command: Command) -> Self {
         let stderr = tempfile::tempfile().unwrap();
-        let mut command = home.command(&[&own, args].concat());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -54,9 +59,13 @@ impl Serving {
         assert!(!line.is_empty(), "it did not start: {}", serving.log());
         serving.announced = serde_json::from_str(&line).unwrap();
         serving.address = serving.announced["listening"].as_str().unwrap().to_owned();
-        let token = fs::read_to_string(serving.announced["tenants"][0]["token_file"].as_str().unwrap()).unwrap();
-        serving.token = token.trim().to_owned();
+        serving.token = serving.token_of(0);
         serving
+    }
+
+    pub(crate) fn token_of(&self, tenant: usize) -> String {
+        let file = self.announced["tenants"][tenant]["token_file"].as_str().unwrap();
+        fs::read_to_string(file).unwrap().trim().to_owned()
     }
 
     pub(crate) fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answered {
@@ -199,7 +208,11 @@ pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
 
 /// Every span of a store, whole, with its project.
 pub(crate) fn stored(home: &Home) -> Vec<Vec<rusqlite::types::Value>> {
-    let store = rusqlite::Connection::open(home.path("telemetry.sqlite")).unwrap();
+    stored_in(&home.path("telemetry.sqlite"))
+}
+
+pub(crate) fn stored_in(path: &Path) -> Vec<Vec<rusqlite::types::Value>> {
+    let store = rusqlite::Connection::open(path).unwrap();
     let mut statement = store
         .prepare(
             "SELECT p.name, span_id, trace_id, parent_id, s.name, kind, status, start_time_ns, end_time_ns, input_key,
