@@ -7,6 +7,7 @@ Needs opentelemetry-proto (tests/otlp/requirements.txt has it).
 """
 
 import argparse
+import copy
 import gzip
 import http.client
 import json
@@ -133,9 +134,13 @@ def agent_span(rng):
 class Load:
     def __init__(self, args, server):
         self.args, self.server = args, server
+        # One set for each client, since they are filled in place; before the clock starts, since they take seconds.
+        made = [Template(args.batch, random.Random(seed)) for seed in range(8)]
+        self.templates = [copy.deepcopy(made) for _ in range(args.clients)]
+        self.span_bytes = len(made[0].bytes) / args.batch
         self.lock, self.began = threading.Lock(), time.monotonic()
         self.batches, self.acknowledged, self.again = 0, [], 0
-        self.latencies, self.span_bytes = [], 0
+        self.latencies = []
 
     def next_batch(self):
         """The first id of the next batch, when it is due; None at the end."""
@@ -148,10 +153,8 @@ class Load:
         time.sleep(max(0.0, due - time.monotonic()))
         return first
 
-    def client(self, seed):
-        rng = random.Random(seed)
-        templates = [Template(self.args.batch, rng) for _ in range(8)]
-        self.span_bytes = len(templates[0].bytes) / self.args.batch
+    def client(self, number):
+        rng = random.Random(number)
         headers = {"content-type": "application/x-protobuf", "authorization": f"Bearer {self.server.token}"}
         if self.args.gzip:
             headers["content-encoding"] = "gzip"
@@ -159,7 +162,7 @@ class Load:
         while (first := self.next_batch()) is not None:
             # Span ids are random: a bijection of 64 bits.
             ids = [number * 0x9E3779B97F4A7C15 % 2**64 for number in range(first, first + self.args.batch)]
-            body = rng.choice(templates).fill(ids)
+            body = rng.choice(self.templates[number]).fill(ids)
             body = gzip.compress(body, 6) if self.args.gzip else body
             start = time.monotonic()
             while True:
@@ -182,7 +185,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         server = Server(args.binary, Path(folder))
         load = Load(args, server)
-        clients = [threading.Thread(target=load.client, args=(seed,)) for seed in range(args.clients)]
+        clients = [threading.Thread(target=load.client, args=(number,)) for number in range(args.clients)]
         for client in clients:
             client.start()
         moments = sorted(random.uniform(0.05, 0.95) * args.seconds for _ in range(args.kills))
