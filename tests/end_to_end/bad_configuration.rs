@@ -120,3 +120,13 @@ fn a_size_that_is_none() {
         "`training.memory_limit` is \"lots\": give a size such as `8GiB` or `512MiB`",
     );
 }
+
+#[test]
+fn a_stack_of_plugins_that_a_thread_does_not_have() {
+    for kib in ["32", "4096"] {
+        Home::ready().refuses(
+            &["--plugin-stack-kib", kib],
+            &format!("`plugins.stack_kib` is {kib}: give a size from 64 to 1024"),
+        );
+    }
+}

@@ -11,7 +11,14 @@ pub(crate) struct Hostile {
 
 const LOOP: &str = "(loop $for_ever (br $for_ever))";
 
-/// All of them, for a deadline of 300 ms and the default limits.
+impl Hostile {
+    /// For those that run into it; the others end long before, but not always before 300 ms on a busy machine.
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        if self.fault.starts_with("stopped at its deadline of 300ms") { 300 } else { 60_000 }
+    }
+}
+
+/// All of them, for their deadline and the default limits.
 pub(crate) fn hostile_formatters() -> Vec<Hostile> {
     let format = |format: &str| Core { format: format.into(), ..Core::default() };
     let realloc = |realloc: &str| Core { realloc: realloc.into(), ..Core::default() };
@@ -74,38 +81,38 @@ pub(crate) fn hostile_formatters() -> Vec<Hostile> {
              `plugins.stack_kib`"
                 .to_owned(),
         ),
-        ("a list longer than memory", format(&list(64, 1 << 20)), invalid("?")),
-        ("a list longer than an address", format(&list(64, u32::MAX)), invalid("?")),
-        ("a list that ends beyond memory", format(&list((1 << 20) - 32, 2)), invalid("?")),
-        ("a list at an odd address", format(&list(65, 1)), invalid("?")),
-        ("a text longer than memory", format(&skipped_text(128, u32::MAX)), invalid("?")),
-        ("a text beyond memory", format(&skipped_text(u32::MAX - 8, 4)), invalid("?")),
+        ("a list longer than memory", format(&list(64, 1 << 20)), invalid("list pointer/length out of bounds of memory")),
+        ("a list longer than an address", format(&list(64, u32::MAX)), invalid("list pointer/length out of bounds of memory")),
+        ("a list that ends beyond memory", format(&list((1 << 20) - 32, 2)), invalid("list pointer/length out of bounds of memory")),
+        ("a list at an odd address", format(&list(65, 1)), invalid("list pointer is not aligned")),
+        ("a text longer than memory", format(&skipped_text(128, u32::MAX)), invalid("string pointer/length out of bounds of memory")),
+        ("a text beyond memory", format(&skipped_text(u32::MAX - 8, 4)), invalid("string pointer/length out of bounds of memory")),
         (
             "a text that is not UTF-8",
-            format(&format!("{} (i32.store16 (i32.const 128) (i32.const 0xc328))", skipped_text(128, 2))),
-            invalid("?"),
+            format(&format!("{} (i32.store16 (i32.const 128) (i32.const 0x28c3))", skipped_text(128, 2))),
+            invalid("invalid utf-8 sequence of 1 bytes from index 0"),
         ),
         (
             "half of a surrogate pair",
             format(&format!("{} (i32.store (i32.const 128) (i32.const 0x80a0ed))", skipped_text(128, 3))),
-            invalid("?"),
+            invalid("invalid utf-8 sequence of 1 bytes from index 0"),
         ),
-        ("neither ok nor an error", format("(i32.store8 (i32.const 16) (i32.const 9))"), invalid("?")),
+        ("neither ok nor an error", format("(i32.store8 (i32.const 16) (i32.const 9))"), invalid("invalid expected discriminant")),
         (
             "neither ready nor skipped",
             format(&format!("{} (i32.store8 (i32.const 64) (i32.const 7))", list(64, 1))),
-            invalid("?"),
+            invalid("unexpected discriminant: 7"),
         ),
         (
             "neither some nor none",
             format(&format!("{} (i32.store8 (i32.const 80) (i32.const 5))", list(64, 1))),
-            invalid("?"),
+            invalid("invalid option discriminant"),
         ),
-        ("a result at an odd address", format("(return (i32.const 17))"), invalid("?")),
-        ("a result beyond memory", format("(return (i32.const -16))"), invalid("?")),
-        ("realloc that gives an address beyond memory", realloc("(i32.const -8)"), invalid("?")),
-        ("realloc that gives an odd address", realloc("(i32.const 65537)"), invalid("?")),
-        ("more results than examples", format(&list(65536, 1000)), invalid("1000 results for 54 examples")),
+        ("a result at an odd address", format("(return (i32.const 17))"), invalid("return pointer not aligned")),
+        ("a result beyond memory", format("(return (i32.const -16))"), invalid("pointer out of bounds of memory")),
+        ("realloc that gives an address beyond memory", realloc("(i32.const -8)"), invalid("realloc return: beyond end of memory")),
+        ("realloc that gives an odd address", realloc("(i32.const 65537)"), invalid("realloc return: result not aligned")),
+        ("more results than examples", format(&list(16384, 1000)), invalid("1000 results for 54 examples")),
         (
             "a list of one text many times over",
             format(

@@ -53,7 +53,8 @@ fn every_formatter_below_its_wit_is_refused_with_its_fault() {
     for hostile in hostile_formatters() {
         let home = Home::ready();
         home.write("mine.wasm", hostile.core.component());
-        let ended = home.run(&["finetune", "--formatter", "mine.wasm", "--plugin-deadline-ms", "300"]);
+        let deadline = hostile.deadline_ms().to_string();
+        let ended = home.run(&["finetune", "--formatter", "mine.wasm", "--plugin-deadline-ms", &deadline]);
         assert_eq!(
             (ended.code, ended.error(), ended.stdout.as_str()),
             (
@@ -175,9 +176,10 @@ fn a_plugin_whose_reason_would_write_to_the_terminal() {
 #[test]
 fn an_extractor_that_breaks_its_contract() {
     let invalid = |what: &str| format!("handed back invalid output: {what}; fix the plugin, or use another");
+    // The last of the batch, as the store orders it.
     refuses_extraction(
         "lose-a-span",
-        &invalid("the span `000000000000003b` is neither in an example nor skipped with a reason"),
+        &invalid("the span `000000000000000b` is neither in an example nor skipped with a reason"),
     );
     refuses_extraction(
         "invent-lineage",
@@ -215,7 +217,7 @@ fn an_extractor_that_floods_the_table_of_reasons() {
 fn an_extractor_whose_warning_would_forge_a_line() {
     let ended = hostile("extractor", "forge-warning").run(&["analyze"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let forged = "span 0000000000000000: \\u{1b}[2Jall is well\\nerror: no, it is not";
+    let forged = "span 000000000000002c: \\u{1b}[2Jall is well\\nerror: no, it is not";
     assert!(ended.stderr.contains(forged), "{}", ended.stderr);
     assert!(!ended.stderr.contains("\nerror:"), "{}", ended.stderr);
 }
@@ -412,12 +414,4 @@ fn a_poisoned_cache_is_compiled_anew() {
         bytes[middle] ^= 1;
         bytes
     });
-}
-
-#[test]
-fn a_component_of_many_parts() {
-    let home = Home::ready();
-    let module = "(core module $m)".to_owned() + &"(core instance (instantiate $m))".repeat(10_000);
-    home.write("mine.wasm", wat::parse_str(format!("(component {module})")).unwrap());
-    home.refuses(&["--formatter", "mine.wasm"], "?");
 }

@@ -51,6 +51,13 @@ fn a_run_says_whose_formatter_made_its_records() {
         (&json!("terse-formatter"), &json!("formatter"), &json!("unversioned"))
     );
     assert!(formatter["origin"].as_str().unwrap().ends_with("tests/guests/dist/terse-formatter.wasm"), "{formatter}");
+    let costs = &formatter["costs"];
+    // One call for each side of the split.
+    assert_eq!(costs["calls"], 2, "{costs}");
+    assert!(
+        costs["total"]["wall_s"].as_f64() > Some(0.0) && costs["max"]["memory_bytes"].as_u64() > Some(0),
+        "{costs}"
+    );
     // Of a prompt and its completion, the completion alone carries loss: 60 answers and their end are few tokens.
     let labels = run["report"]["held_out"]["base"]["n_labels"].as_u64().unwrap();
     let whole = read_json(&Home::ready().trains(&[]).join("run.json"));

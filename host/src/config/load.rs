@@ -40,7 +40,7 @@ pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<Pat
 }
 
 /// `over` wins wherever it has a value.
-fn merge(under: &Options, over: &Options) -> Result<Options, toml::de::Error> {
+pub(crate) fn merge(under: &Options, over: &Options) -> Result<Options, toml::de::Error> {
     let table = |options| Table::try_from(options).map_err(serde::de::Error::custom);
     let mut merged = table(under)?;
     overlay(&mut merged, table(over)?);
@@ -64,7 +64,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let telemetry = &mut options.telemetry;
     let imports = telemetry.import.iter_mut().flatten();
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
-    let key = telemetry.phoenix_api_key_file.iter_mut();
+    let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut options.serve.token_file);
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders) {
         *path = base.join(&*path);
     }

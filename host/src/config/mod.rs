@@ -6,6 +6,7 @@ mod granted;
 mod load;
 mod options;
 mod sections;
+mod serve;
 pub mod size;
 
 use std::path::PathBuf;
@@ -16,12 +17,14 @@ use trainer_cuda::encode::EncodeConfig;
 
 pub use error::ConfigError;
 pub use granted::Granted;
+pub(crate) use load::merge;
 pub use load::{DEFAULT_FILE, default_file, load};
 pub use options::{
     AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
     LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
     PluginSettings, PluginSources, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
+pub use serve::{ServeConfig, ServeOptions};
 
 use crate::compute::ComputeConfig;
 use crate::plugins::bindings::extraction::ExtractionConfig;
@@ -297,7 +300,11 @@ fn base_model(options: &Options, model_type: ModelType) -> PathBuf {
     })
 }
 
-fn tenant_id(options: &Options) -> Result<String, ConfigError> {
+/// Whose data this is: a name that a folder can have.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn tenant_id(options: &Options) -> Result<String, ConfigError> {
     folder_name("tenant_id", options.tenant_id.clone().unwrap_or_else(|| "default".to_owned()))
 }
 

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::Granted;
+use super::serve::ServeOptions;
 use crate::compute::DeviceName;
 use crate::plugins::PluginKind;
 
@@ -94,6 +95,9 @@ pub struct Options {
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,
+    /// `[serve]`: the flags are those of `serve`.
+    #[arg(skip)]
+    pub serve: ServeOptions,
     /// `[extraction]`
     #[arg(skip)]
     pub extraction: ExtractionOptions,

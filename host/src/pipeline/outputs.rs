@@ -8,7 +8,7 @@ use crate::config::RunConfig;
 use crate::dataset;
 use crate::error::HostError;
 use crate::plugins::bindings::types::{Example, Lineage};
-use crate::plugins::{PluginIdentity, WIT_VERSION};
+use crate::plugins::{Costs, PluginIdentity, WIT_VERSION};
 use crate::report::{self, HeldOutComparison, RunReport};
 use crate::run_dir::RunDir;
 
@@ -32,7 +32,7 @@ struct RunRecord<'a> {
     verdict: Option<&'static str>,
     config: &'a RunConfig,
     base_sha256: String,
-    plugins: [&'a PluginIdentity; 3],
+    plugins: [PluginRecord<'a>; 3],
     lineage: Vec<LineageRecord<'a>>,
 }
 
@@ -40,6 +40,14 @@ struct RunRecord<'a> {
 struct Versions {
     tunesmith: &'static str,
     wit: &'static str,
+}
+
+/// Who did what, and what its calls took.
+#[derive(Serialize)]
+struct PluginRecord<'a> {
+    #[serde(flatten)]
+    identity: &'a PluginIdentity,
+    costs: Costs,
 }
 
 /// Where one example came from.
@@ -65,7 +73,7 @@ pub(super) fn write(
         verdict: report.held_out.map(|held_out| held_out.verdict()),
         config,
         base_sha256: inputs.base.sha256()?,
-        plugins: inputs.plugins.identities(),
+        plugins: inputs.plugins.costs().map(|(identity, costs)| PluginRecord { identity, costs }),
         lineage: sets.iter().flat_map(|(set, of)| of.iter().map(|example| lineage(set, example))).collect(),
     };
     run_dir.write_json("run.json", &record)?;

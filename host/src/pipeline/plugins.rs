@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::RunConfig;
 use crate::plugins::{
-    Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, Policy,
+    Costs, Extractor, Formatter, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, Policy,
 };
 
 /// Who extracts, formats and decides.
@@ -43,6 +43,15 @@ impl RunPlugins {
     /// What `run.json` says of them.
     pub fn identities(&self) -> [&PluginIdentity; 3] {
         [self.extractor.identity(), self.formatter.identity(), self.policy.identity()]
+    }
+
+    /// And what their calls took so far.
+    pub fn costs(&self) -> [(&PluginIdentity, Costs); 3] {
+        [
+            (self.extractor.identity(), self.extractor.costs()),
+            (self.formatter.identity(), self.formatter.costs()),
+            (self.policy.identity(), self.policy.costs()),
+        ]
     }
 
     /// Wall time spent in calls of all three so far.

@@ -3,18 +3,40 @@
 
 use std::collections::BTreeSet;
 
+use wasmparser::{Parser, Payload};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::allowance::Want;
 use super::error::PluginError;
+use super::limits::Limits;
 use super::manifest::PluginKind;
 use super::text::plain;
 use super::wasi;
 
 /// Characters of a component's names, and of what the compiler says of it, that are told.
 const MAX_CHARS: usize = 1000;
+
+/// Refuses a component that would take its compiler too long: nothing stops a compilation once it runs. What is no
+/// component at all is left to the compiler to say.
+pub(super) fn check_size(plugin: &str, wasm: &[u8], limits: &Limits) -> Result<(), PluginError> {
+    if wasm.len() > limits.component_bytes {
+        let (bytes, limit) = (wasm.len(), limits.component_bytes);
+        return Err(PluginError::TooLarge { plugin: plugin.to_owned(), bytes, limit });
+    }
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload {
+            Ok(Payload::CodeSectionEntry(body)) if body.range().len() > Limits::FUNCTION_BYTES => {
+                let bytes = body.range().len();
+                return Err(PluginError::LargeFunction { plugin: plugin.to_owned(), bytes });
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
 
 /// Refuses a component that wants more of the host than it was granted, or lacks the interface of its kind.
 pub(super) fn check(
@@ -57,12 +79,10 @@ pub(super) fn incompatible(plugin: &str, error: &wasmtime::Error) -> PluginError
 /// `\0asm`, version 13, layer 1: the first bytes of every component; a core module has version 1, layer 0.
 const COMPONENT_PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// The import of [`Want::Log`], in whatever version of our WIT package; the linker knows which fit.
-const LOG: &str = "tunesmith:plugin/log@0.1.";
-
 /// What a plugin has to want for an import to be granted; none where no plugin is granted it.
 pub(super) fn want_of(import: &str) -> Option<Want> {
-    match import.starts_with(LOG) {
+    // In whatever version of our WIT package; the linker knows which fit.
+    match import.starts_with("tunesmith:plugin/log@0.1.") {
         true => Some(Want::Log),
         false => wasi::interface(import).map(|_| Want::Wasi),
     }
@@ -96,12 +116,11 @@ fn check_imports(
 }
 
 fn check_exports(engine: &Engine, plugin: &str, component: &Component, kind: PluginKind) -> Result<(), PluginError> {
-    // As the bindings look it up: an earlier patch of the WIT exports it under its own version.
+    // As the bindings look it up: an earlier patch of our WIT package will do.
     if component.get_export_index(None, kind.export()).is_some() {
         return Ok(());
     }
-    let ty = component.component_type();
-    let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+    let names: Vec<_> = component.component_type().exports(engine).map(|(name, _)| format!("`{name}`")).collect();
     let found = if names.is_empty() { "nothing".to_owned() } else { plain(&names.join(", "), MAX_CHARS).into_owned() };
     Err(PluginError::MissingExport { plugin: plugin.to_owned(), kind, export: kind.export(), found })
 }

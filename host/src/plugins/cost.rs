@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What one call took, or the sum or the largest of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CallCost {
     /// Instantiation, copies in and out, and the plugin's own work.
+    #[serde(rename = "wall_s", serialize_with = "seconds")]
     pub wall: Duration,
     /// WebAssembly instructions, about; counted only where [`Limits::fuel`](super::Limits::fuel) is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fuel: Option<u64>,
     /// Linear memory at its largest, over all memories of the instance.
     pub memory_bytes: usize,
@@ -48,6 +50,10 @@ impl Costs {
     }
 }
 
+fn seconds<S: Serializer>(wall: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(wall.as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +72,9 @@ mod tests {
         assert_eq!(costs.calls, 2);
         assert_eq!(costs.total, CallCost { log_bytes: 2, ..call(5, 400, 15) });
         assert_eq!(costs.max, call(3, 300, 10));
+        assert_eq!(
+            serde_json::to_string(&costs.max).unwrap(),
+            r#"{"wall_s":0.003,"fuel":300,"memory_bytes":10,"log_bytes":1}"#
+        );
     }
 }

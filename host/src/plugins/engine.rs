@@ -95,8 +95,8 @@ impl PluginEngine {
     /// Compiles a plugin and checks its imports and exports: what passes can be instantiated.
     ///
     /// # Errors
-    /// [`PluginError::NotAComponent`], [`PluginError::TooLarge`], [`PluginError::NotGranted`],
-    /// [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an export has other types than the WIT,
+    /// [`PluginError::NotAComponent`], [`PluginError::TooLarge`], [`PluginError::LargeFunction`],
+    /// [`PluginError::NotGranted`], [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an export has other types than the WIT,
     /// [`PluginError::Incompatible`].
     pub(super) fn admit(
         self: &Arc<Self>,
@@ -105,11 +105,7 @@ impl PluginEngine {
     ) -> Result<(Admitted, InstancePre<CallState>), PluginError> {
         let plugin = &package.manifest.name;
         let limits = package.allowance.limits.within(&self.limits);
-        if package.wasm.len() > limits.component_bytes {
-            let (bytes, limit) = (package.wasm.len(), limits.component_bytes);
-            return Err(PluginError::TooLarge { plugin: plugin.clone(), bytes, limit });
-        }
-        let component = self.compile(plugin, &package.wasm, &package.digest)?;
+        let component = self.compile(plugin, &package.wasm, &package.digest, &limits)?;
         admission::check(&self.engine, plugin, &component, kind, &package.allowance.wants)?;
         let linker = self
             .linker(&package.allowance.wants, &component)
@@ -121,8 +117,15 @@ impl PluginEngine {
     /// Compiles a component, or takes it from the cache; `plugin` is for messages.
     ///
     /// # Errors
-    /// [`PluginError::NotAComponent`] or [`PluginError::Incompatible`].
-    pub(super) fn compile(&self, plugin: &str, wasm: &[u8], digest: &str) -> Result<Component, PluginError> {
+    /// [`PluginError::TooLarge`], [`PluginError::NotAComponent`] or [`PluginError::Incompatible`].
+    pub(super) fn compile(
+        &self,
+        plugin: &str,
+        wasm: &[u8],
+        digest: &str,
+        limits: &Limits,
+    ) -> Result<Component, PluginError> {
+        admission::check_size(plugin, wasm, limits)?;
         let component = self.cache.load_or_compile(&self.engine, wasm, digest);
         component.map_err(|error| admission::not_compiled(plugin, wasm, &error))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::allowance::Want;
 use super::bindings::types;
+use super::limits::Limits;
 use super::manifest::PluginKind;
 use super::signature::SigningError;
 use super::trust::TrustError;
@@ -90,6 +91,17 @@ pub enum PluginError {
         bytes: usize,
         /// The cap.
         limit: usize,
+    },
+    /// One of the component's functions has too many bytes to be compiled.
+    #[error(
+        "plugin `{plugin}` has a function of {bytes} bytes, more than the {} that one may have: its compilation would take minutes and gigabytes; split it",
+        Limits::FUNCTION_BYTES
+    )]
+    LargeFunction {
+        /// The plugin.
+        plugin: String,
+        /// The function's size.
+        bytes: usize,
     },
     /// The component wants something of the host that it could have, and was not given.
     #[error(

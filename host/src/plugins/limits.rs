@@ -23,7 +23,8 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Elements of one table (function references, mostly).
     pub table_elements: usize,
-    /// Bytes that one call may hand back to the host. A guest can alias one string thousands of times, so its
+    /// Bytes that one call may hand back to the host, and that one log line may have: what bounds the host's copying,
+    /// which no deadline interrupts (16 MiB take some 10 ms). A guest can alias one string thousands of times, so its
     /// memory cap alone does not bound what the host copies: 1 MiB in a guest was lifted as 64 GiB.
     pub output_bytes: usize,
     /// Examples that an extractor may give for each span of a batch, and [`Limits::FREE_RECORDS`] more.
@@ -35,15 +36,18 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Resolution of [`Limits::deadline`]: a call is stopped between its deadline and two ticks later, so that one of
-    /// 50 ms or more is kept within half of itself. Smaller ones than a tick are as good as one.
-    pub const TICK: Duration = Duration::from_millis(10);
+    /// Resolution of [`Limits::deadline`]: a call is stopped between its deadline and two ticks later, or when a busy
+    /// machine next runs it. A deadline below 50 ms is for nobody.
+    pub const TICK: Duration = Duration::from_millis(5);
     /// Lines that one call may log.
     pub const LOG_LINES: usize = 200;
     /// What an extractor may give beside [`Limits::records_per_span`]: a batch of one span can be the whole set.
     pub const FREE_RECORDS: usize = 1024;
     /// Rules that an extractor may select by; each is a condition of the store's query.
     pub const MATCH_RULES: usize = 1000;
+    /// Size of one function. A compiler's time and memory go by it: one of 3.4 MB took 90 s and 2.2 GiB. The largest
+    /// of a Python component has 427 KB.
+    pub const FUNCTION_BYTES: usize = 1 << 20;
     /// Core instances that a component may be made of; one of Python or JavaScript is some thirty.
     pub const INSTANCES: usize = 64;
     /// Tables, over all its core instances.
@@ -212,7 +216,7 @@ mod tests {
     #[test]
     fn a_deadline_is_never_cut_short_by_the_tick_in_progress() {
         let limits = Limits { deadline: Duration::from_millis(15), ..Limits::default() };
-        assert_eq!(limits.deadline_ticks(), 3);
+        assert_eq!(limits.deadline_ticks(), 4);
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Surface {
     /// # Errors
     /// [`PluginError::NotAComponent`] or [`PluginError::Incompatible`].
     pub fn of(engine: &PluginEngine, plugin: &str, wasm: &[u8]) -> Result<Self, PluginError> {
-        let component = engine.compile(plugin, wasm, &super::engine::digest(wasm))?;
+        let component = engine.compile(plugin, wasm, &super::engine::digest(wasm), &super::Limits::default())?;
         let (ty, runtime) = (component.component_type(), engine.runtime());
         let only_types = |item: &ComponentItem| match item {
             ComponentItem::ComponentInstance(instance) => {

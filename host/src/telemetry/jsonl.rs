@@ -38,7 +38,7 @@ pub(crate) fn records(value: &Value, out: &mut dyn FnMut(Result<Record, String>)
     } else if let Some(resources) = field(object, &["resourceSpans", "resource_spans"]) {
         otlp_json::resource_spans(resources, out);
     } else if field(object, &["startTimeUnixNano", "start_time_unix_nano"]).is_some() {
-        out(otlp_json::span(object).map(|span| Record::Span { project: project(object), span }));
+        out(otlp_json::span(object, usize::MAX).map(|span| Record::Span { project: project(object), span }));
     } else if field(object, &["start_time", "context", "context.span_id"]).is_some() {
         span(object, out);
     } else if field(object, &["annotator_kind", "annotatorKind", "result"]).is_some() {
@@ -181,13 +181,15 @@ pub(super) fn text(object: &Map<String, Value>, names: &[&str]) -> Result<Option
 
 /// A hex id of this many digits, in lower case; an empty one is absent.
 pub(super) fn id(object: &Map<String, Value>, names: &[&str], digits: usize) -> Result<Option<String>, String> {
-    match text(object, names)? {
-        Some(id) if id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            Ok(Some(id.to_ascii_lowercase()))
-        }
-        Some(id) if id.is_empty() => Ok(None),
-        Some(id) => Err(format!("`{}` `{id}` is not {digits} hex digits", names[0])),
-        None => Ok(None),
+    text(object, names)?.map_or(Ok(None), |id| checked_id(names[0], id, digits))
+}
+
+/// As [`id`], of a text that is there.
+pub(super) fn checked_id(name: &str, id: String, digits: usize) -> Result<Option<String>, String> {
+    match id.as_str() {
+        "" => Ok(None),
+        id if id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(id.to_ascii_lowercase())),
+        id => Err(format!("`{name}` `{id}` is not {digits} hex digits")),
     }
 }
 
