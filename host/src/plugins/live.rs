@@ -29,7 +29,8 @@ pub struct PluginHost {
 }
 
 impl PluginHost {
-    /// Nothing is loaded before it is used.
+    /// Nothing is loaded before it is used. The engine's limits are above those of every plugin: it has to be made with
+    /// the most that any tenant is granted.
     pub fn new(engine: Arc<PluginEngine>) -> Self {
         let (extractors, formatters, policies) = Default::default();
         Self { engine, extractors, formatters, policies }
