@@ -34,7 +34,7 @@ impl Workshop {
     fn load(&self, reference: &PluginRef, deadline_ms: u64) -> Result<Formatter, PluginError> {
         let mut package = PluginPackage::find(reference, PluginKind::Formatter, None)?;
         let limits = Limits { deadline: Duration::from_millis(deadline_ms), ..*self.engine.limits() };
-        package.allowance = Allowance { limits, ..Allowance::default() };
+        package.allowance = Allowance { limits, wants: [Want::Settings].into() };
         Formatter::load(&self.engine, &package)
     }
 
@@ -232,21 +232,26 @@ fn a_component_of_another_patch_of_the_wit_loads_and_one_of_another_minor_versio
 }
 
 #[test]
-fn imports_that_no_plugin_gets_are_refused_by_name() {
+fn imports_that_were_not_granted_are_refused_by_name() {
     let workshop = Workshop::new(limits());
+    let refused = |import: &str| {
+        let text = format!("(component (import \"{import}\" (instance (export \"get\" (func)))))");
+        workshop.refuses(&wat::parse_str(text).unwrap()).to_string()
+    };
     for import in [
-        "wasi:filesystem/preopens@0.2.0",
-        "wasi:sockets/tcp@0.2.0",
-        "wasi:clocks/wall-clock@0.2.0",
-        "wasi:cli/environment@0.2.0",
         "tenant:reach/http",
         "tunesmith:plugin/secrets@0.1.1",
         "tunesmith:plugin/log@0.2.0",
         "tunesmith:plugin/logs@0.1.1",
+        "wasi:filesystem/preopens@0.3.0",
     ] {
-        let text = format!("(component (import \"{import}\" (instance (export \"get\" (func)))))");
-        let error = workshop.refuses(&wat::parse_str(text).unwrap()).to_string();
+        let error = refused(import);
         assert!(error.starts_with(&format!("plugin `mine` imports `{import}`, and plugins get no imports")), "{error}");
+    }
+    for import in ["wasi:filesystem/preopens@0.2.0", "wasi:sockets/tcp@0.2.3", "wasi:cli/environment@0.2.0"] {
+        let error = refused(import);
+        let start = format!("plugin `mine` imports `{import}`, which it was not granted; its `plugin.toml` has to say");
+        assert!(error.starts_with(&start), "{error}");
     }
 }
 
