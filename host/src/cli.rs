@@ -3,11 +3,13 @@
 mod authoring;
 mod models;
 mod plugins;
+mod serve;
 mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use plugins::{KeygenArgs, SignArgs};
+pub use serve::ServeArgs;
 pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
 
 use std::ffi::OsString;
@@ -122,6 +124,14 @@ Examples:
     /// Remove old spans from the telemetry store, and their annotations
     #[command(after_help = "Example:\n  tunesmith prune --before 2026-06-01T00:00:00Z --dry-run")]
     Prune(PruneArgs),
+    /// Receive spans of agents over OTLP/HTTP, and feedback, into the telemetry store
+    #[command(after_help = "\
+Examples:
+  tunesmith serve --otlp
+  tunesmith serve --otlp --listen 127.0.0.1:0 --store telemetry.sqlite --store-quota 2GiB --json
+  curl http://127.0.0.1:4318/v1/annotations -H \"Authorization: Bearer $(cat serve.token)\" \\
+      -d '{\"span_id\": \"8114e0e32091afa3\", \"label\": \"approved\"}'")]
+    Serve(ServeArgs),
     /// Annotate the spans that a run used with `used_in_training` in Phoenix
     #[command(
         after_help = "Example:\n  tunesmith mark --adapter outputs/adapters/mine --phoenix-url http://127.0.0.1:6006 --project acme-prod"
@@ -260,11 +270,11 @@ mod tests {
     #[test]
     fn every_setting_has_the_variable_that_the_help_promises() {
         let command = Cli::command();
-        let finetune = command.find_subcommand("finetune").unwrap();
+        let of = |name: &str| command.find_subcommand(name).unwrap().get_arguments();
         let mut settings = 0;
-        for arg in finetune
-            .get_arguments()
-            .filter(|arg| !["help", "json", "verbose", "resume"].contains(&arg.get_id().as_str()))
+        for arg in of("finetune")
+            .chain(of("serve"))
+            .filter(|arg| !["help", "json", "verbose", "resume", "otlp"].contains(&arg.get_id().as_str()))
         {
             let long = arg.get_long().unwrap();
             let variable = format!("TUNESMITH_{}", long.to_uppercase().replace('-', "_"));

@@ -10,6 +10,7 @@ use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::server::ServerError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
 
@@ -34,6 +35,9 @@ pub enum HostError {
     /// A Phoenix server.
     #[error(transparent)]
     Phoenix(#[from] PhoenixError),
+    /// A server that telemetry is sent to.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

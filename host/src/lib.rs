@@ -14,6 +14,7 @@ pub mod plugins;
 pub mod progress;
 pub mod report;
 pub mod run_dir;
+pub mod server;
 pub mod telemetry;
 pub mod tenants;
 

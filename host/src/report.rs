@@ -10,7 +10,7 @@ use trainer_cuda::method::{Evaluation, MethodMetrics};
 use trainer_cuda::trainer::Stopped;
 
 use crate::config::Modality;
-use crate::dataset::SkipTable;
+use crate::dataset::{RedactionCounts, SkipTable};
 use crate::plugins::bindings::selection_policy::{self, DatasetStatistics, TrainingChoice};
 use crate::plugins::bindings::types::{ExampleKind, TrainingMethod};
 
@@ -41,10 +41,16 @@ pub struct RunReport {
     pub examples: ExampleCounts,
     /// What was left out, by reason.
     pub skipped: SkipTable,
+    /// How often something was taken out of the spans' texts, by what it was.
+    pub redacted: RedactionCounts,
     /// Examples that trained.
     pub n_train: usize,
     /// Examples that judged.
     pub n_held_out: usize,
+    /// Of those, examples whose input is nearly one of training.
+    pub n_held_out_near_training: usize,
+    /// Of the records that trained and judged.
+    pub dataset_sha256: String,
     /// Adapter against base; none where there were too few examples to hold any out.
     pub held_out: Option<HeldOutComparison>,
     /// Loss of the last optimiser step.
@@ -219,13 +225,16 @@ impl From<&DatasetStatistics> for ExampleCounts {
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n", skip_table(&self.skipped))?;
+        writeln!(f, "{}\n", left_out(&self.skipped, &self.redacted))?;
         let mut table = table();
         let mut row = |name: &str, value: String| {
             table.add_row([name.to_owned(), value]);
         };
         row("method", self.decision.to_string());
         row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
+        if self.n_held_out_near_training > 0 {
+            row("", format!("{} of those held out are nearly in training", self.n_held_out_near_training));
+        }
         row("device", self.device.clone());
         if let Some(why) = &self.device_choice {
             row("", format!("chosen, as {why}"));
@@ -254,6 +263,20 @@ impl fmt::Display for RunReport {
             None => write!(f, "adapter was not compared with base: too few examples to hold any out"),
         }
     }
+}
+
+/// What was left out, and what was redacted where anything was.
+pub fn left_out(skipped: &SkipTable, redacted: &RedactionCounts) -> String {
+    if redacted.is_empty() {
+        return skip_table(skipped);
+    }
+    let mut table = table();
+    table.set_header(["redacted", "count"]);
+    for (what, count) in redacted {
+        table.add_row([what.clone(), count.to_string()]);
+    }
+    align_right(&mut table, &[1]);
+    format!("{}\n\n{table}", skip_table(skipped))
 }
 
 /// Reason and count of what was left out.

@@ -36,7 +36,7 @@ fn all_spans(store: &TelemetryStore, project: &str) -> BTreeMap<String, Span> {
     let names = ["route", "search", "extract", "completion", "span"];
     let rules = names.map(|name| MatchRule::NameSuffix(name.to_owned()));
     let mut spans = BTreeMap::new();
-    for batch in store.batches(project, &rules, EVERYTHING).unwrap() {
+    for batch in store.batches(project, &rules, None, EVERYTHING).unwrap() {
         spans.extend(batch.unwrap().into_iter().map(|span| (span.span_id.clone(), span)));
     }
     assert_eq!(spans.len() as u64, store.count_spans(project).unwrap());
@@ -314,7 +314,7 @@ fn the_newest_version_of_an_annotation_stays() {
     assert_eq!(writer.put_annotation("p", "ffffffffffffffff", None, &verdict("approved", 1), None).unwrap(), None);
     writer.finish().unwrap();
     let batch =
-        store.batches("p", &[MatchRule::NameExact("a".to_owned())], EVERYTHING).unwrap().next().unwrap().unwrap();
+        store.batches("p", &[MatchRule::NameExact("a".to_owned())], None, EVERYTHING).unwrap().next().unwrap().unwrap();
     let labels: Vec<_> = batch[0].annotations.iter().filter_map(|a| a.label.as_deref()).collect();
     assert_eq!(labels, ["approved", "rejected"], "by time of update");
 }
@@ -328,7 +328,7 @@ fn a_span_that_changed_is_updated_and_moves_to_its_new_inputs_group() {
     assert_eq!(writer.put_span("p", &bare_span(2, "a", Some("late input"), 1)).unwrap(), Upsert::New);
     writer.finish().unwrap();
     let limits = BatchLimits { max_spans: 2, ..EVERYTHING };
-    let mut batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], limits).unwrap();
+    let mut batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], None, limits).unwrap();
     assert_eq!(batches.next().unwrap().unwrap().len(), 2);
 }
 
@@ -370,7 +370,7 @@ fn answers_to_one_input_arrive_in_one_batch_ordered_by_start() {
     for max_spans in [8, 10, 64, 1024] {
         let mut batch_of: HashMap<String, usize> = HashMap::new();
         let mut seen = Vec::new();
-        let mut batches = store.batches("p", &rules, BatchLimits { max_spans, ..EVERYTHING }).unwrap();
+        let mut batches = store.batches("p", &rules, None, BatchLimits { max_spans, ..EVERYTHING }).unwrap();
         for (i, batch) in batches.by_ref().enumerate() {
             let batch = batch.unwrap();
             assert!(batch.len() <= max_spans);
@@ -389,10 +389,61 @@ fn answers_to_one_input_arrive_in_one_batch_ordered_by_start() {
 }
 
 #[test]
+fn inputs_that_are_one_by_the_extractors_key_arrive_in_one_batch() {
+    let (_folder, mut store) = new_store();
+    let mut writer = store.writer();
+    // Each question plain, with blanks around it, in JSON, in JSON with more fields, as a number's JSON, and nested.
+    for i in 0..40 {
+        let inputs = [
+            format!("{i}"),
+            format!(" {i}\n"),
+            format!("{{\"q\":\"{i}\"}}"),
+            format!("{{\"top_k\": 3, \"q\": \" {i} \"}}"),
+            format!("{{\"q\": {i}}}"),
+        ];
+        for (j, input) in (0..).zip(&inputs) {
+            writer.put_span("p", &bare_span(10 * i + j, "a", Some(input), 10 * i + j)).unwrap();
+        }
+        let mut nested = bare_span(10 * i + 5, "a", None, 10 * i + 5);
+        nested.attributes = attributes([("input.value.q", AttributeValue::Integer(i as i64))]);
+        writer.put_span("p", &nested).unwrap();
+        writer.put_span("p", &bare_span(10 * i + 6, "b", Some(&inputs[0]), 0)).unwrap();
+        // Without a text: alone.
+        writer.put_span("p", &bare_span(10 * i + 7, "a", Some("{\"q\": null}"), 0)).unwrap();
+    }
+    writer.finish().unwrap();
+    let rules = [MatchRule::NameExact("a".to_owned())];
+    for max_spans in [6, 7, 20] {
+        // Twice: the keys of a reading are gone after it.
+        for _ in 0..2 {
+            let mut batch_of: HashMap<u64, usize> = HashMap::new();
+            let mut seen = 0;
+            let limits = BatchLimits { max_spans, ..EVERYTHING };
+            let mut batches = store.batches("p", &rules, Some("q"), limits).unwrap();
+            for (number, batch) in batches.by_ref().enumerate() {
+                for span in batch.unwrap() {
+                    let id = u64::from_str_radix(&span.span_id, 16).unwrap();
+                    seen += 1;
+                    if id % 10 < 6 {
+                        assert_eq!(
+                            *batch_of.entry(id / 10).or_insert(number),
+                            number,
+                            "question {} is parted",
+                            id / 10
+                        );
+                    }
+                }
+            }
+            assert_eq!((seen, batches.split_groups()), (280, 0));
+        }
+    }
+}
+
+#[test]
 fn a_group_larger_than_a_batch_is_split_and_counted() {
     let (_folder, store) = store_with_groups();
     let limits = BatchLimits { max_spans: 7, ..EVERYTHING };
-    let mut batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], limits).unwrap();
+    let mut batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], None, limits).unwrap();
     let spans: usize = batches.by_ref().map(|batch| batch.unwrap().len()).sum();
     // 300 = 20 inputs of 8 spans and 20 of 7.
     assert_eq!((spans, batches.split_groups()), (330, 20));
@@ -409,7 +460,7 @@ fn a_batch_is_bounded_in_bytes_and_a_span_larger_than_that_comes_alone() {
     writer.finish().unwrap();
     // 1020 bytes of JSON each, so 4 of them fit.
     let limits = BatchLimits { max_bytes: 5000, ..EVERYTHING };
-    let batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], limits).unwrap();
+    let batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], None, limits).unwrap();
     let sizes: Vec<usize> = batches.map(|batch| batch.unwrap().len()).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 21);
     assert!(sizes.iter().all(|&size| (1..=4).contains(&size)) && sizes.contains(&1), "{sizes:?}");
@@ -438,7 +489,7 @@ fn rules_match_names_whole_or_from_a_boundary_and_attributes_exactly() {
     }
     writer.finish().unwrap();
     let matching = |rules: &[MatchRule]| {
-        let batches = store.batches("p", rules, BatchLimits::default()).unwrap();
+        let batches = store.batches("p", rules, None, BatchLimits::default()).unwrap();
         let mut ids: Vec<u64> =
             batches.flat_map(|b| b.unwrap()).map(|s| u64::from_str_radix(&s.span_id, 16).unwrap()).collect();
         ids.sort();
@@ -462,7 +513,7 @@ fn an_import_while_reading_is_not_seen_half() {
     let (_folder, store) = store_with_groups();
     let mut other = TelemetryStore::open(store.path()).unwrap();
     let rules = [MatchRule::NameExact("a".to_owned())];
-    let mut batches = store.batches("p", &rules, BatchLimits { max_spans: 16, ..EVERYTHING }).unwrap();
+    let mut batches = store.batches("p", &rules, None, BatchLimits { max_spans: 16, ..EVERYTHING }).unwrap();
     let first = batches.next().unwrap().unwrap().len();
     let mut writer = other.writer();
     for i in 1000..2000 {
@@ -477,7 +528,7 @@ fn an_import_while_reading_is_not_seen_half() {
 #[test]
 fn an_unknown_project_is_an_error_that_names_the_known_ones() {
     let (_folder, store) = store_with_groups();
-    let error = store.batches("q", &[], BatchLimits::default()).map(|_| ()).unwrap_err().to_string();
+    let error = store.batches("q", &[], None, BatchLimits::default()).map(|_| ()).unwrap_err().to_string();
     assert_eq!(error, format!("no project `q` in `{}`: it holds `p`", store.path().display()));
     let (_folder, empty) = new_store();
     let error = empty.count_spans("q").unwrap_err().to_string();
@@ -516,7 +567,7 @@ fn a_truncated_store_is_damaged_and_no_panic() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let read = TelemetryStore::open(&path).and_then(|store| {
-        let batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], BatchLimits::default())?;
+        let batches = store.batches("p", &[MatchRule::NameExact("a".to_owned())], None, BatchLimits::default())?;
         batches.collect::<Result<Vec<_>, _>>().map(|_| ())
     });
     assert!(matches!(read, Err(TelemetryError::Damaged { .. })), "{read:?}");
@@ -600,7 +651,7 @@ fn timing_of_10_000_spans() {
     for round in 1..=3 {
         let started = Instant::now();
         let rules = [MatchRule::NameSuffix("route".to_owned())];
-        let batches = store.batches("p", &rules, BatchLimits::default()).unwrap();
+        let batches = store.batches("p", &rules, None, BatchLimits::default()).unwrap();
         let spans: usize = batches.map(|batch| batch.unwrap().len()).sum();
         println!("import {import_ms} ms; read {spans} spans, round {round}: {} ms", started.elapsed().as_millis());
     }

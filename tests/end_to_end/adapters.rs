@@ -34,6 +34,7 @@ fn full_fine_tuning_writes_a_whole_model_that_trains_on() {
         [
             "README.md",
             "config.json",
+            "dataset.json",
             "metrics.jsonl",
             "model.safetensors",
             "run.json",

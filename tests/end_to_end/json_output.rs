@@ -14,7 +14,10 @@ fn every_command_answers_in_json() {
     };
     assert_eq!(answer(&["import", "traces.jsonl"])["projects"][0]["spans"], 60);
     assert_eq!(answer(&["analyze"])["examples"]["approved_examples"], 54);
-    assert_eq!(answer(&["extract", "--output", "records.jsonl"]), json!({ "records": 60, "spans": 60, "skipped": {} }));
+    let mut extracted = answer(&["extract", "--output", "records.jsonl"]);
+    let digests = extracted.as_object_mut().unwrap().remove("sha256").unwrap();
+    assert_eq!(extracted, json!({ "records": 60, "spans": 60, "skipped": {}, "redacted": {} }));
+    assert_eq!(digests.as_object().unwrap().keys().collect::<Vec<_>>(), ["train", "held_out", "all"]);
     assert_eq!(answer(&["plugins", "list"]).as_array().unwrap().len(), 5);
     let findings = answer(&["doctor"]);
     assert!(findings.as_array().unwrap().iter().all(|finding| finding["status"] != "lack"), "{findings:#}");

@@ -46,6 +46,7 @@ fn has_every_file(folder: &Path) {
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "dataset.json",
         "metrics.jsonl",
         "run.json",
         "tokenizer.json",

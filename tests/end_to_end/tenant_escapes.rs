@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use tunesmith::cli::Cli;
 
 use crate::home::{Ended, Home, copy_folder, golden, repository, run, tiny_model};
-use crate::spans::{Verdict, lines, span, span_id};
+use crate::serving::{JSON, PROTOBUF, Serving, otlp_protobuf, post, stored_in};
+use crate::spans::{Verdict, lines, otlp, span, span_id};
 
 /// In everything of `beta`'s: no word of an answer to `acme` may have it.
 const SECRET: &str = "secret-of-beta";
@@ -220,8 +221,10 @@ fn every_argument_that_takes_a_path_is_tried() {
         let sub = |sub: &Command_| (format!("{name}{} ", sub.get_name()), sub.clone());
         commands.extend(command.get_subcommands().map(sub));
     }
-    // Whose file it is, the operator says.
-    assert!(all.remove("--operator"));
+    // Whose file it is, the operator says; and of all tenants at once none is named.
+    for of_operator in ["--operator", "serve --config", "serve --store", "serve --token-file"] {
+        assert!(all.remove(of_operator), "{of_operator}");
+    }
     let tried: BTreeSet<_> = PATHS.iter().map(|(name, ..)| (*name).to_owned()).collect();
     assert_eq!(all.difference(&tried).collect::<Vec<_>>(), [""; 0], "give these a line of `PATHS`");
     assert_eq!(tried.difference(&all).collect::<Vec<_>>(), [""; 0], "these are no arguments any more");
@@ -449,4 +452,134 @@ fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
     let head = server.join().unwrap();
     assert!(head[0].starts_with("GET ") || head[0].starts_with("POST "), "{head:?}");
     assert!(!head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization")), "{head:?}");
+}
+
+impl Box_ {
+    fn serve(&self, args: &[&str]) -> Command {
+        let own = ["serve", "--otlp", "--json", "--listen", "127.0.0.1:0"];
+        let mut command = self.home.command(&[&own, args].concat());
+        command.env("TUNESMITH_OPERATOR", self.home.path("operator.toml"));
+        command
+    }
+}
+
+#[test]
+fn no_request_reaches_another_tenant() {
+    let box_ = Box_::new();
+    // The configuration of `beta` is no TOML that a server could read.
+    fs::remove_file(box_.home.path("tenants/beta/tunesmith.toml")).unwrap();
+    let of_beta = || stored_in(&box_.home.path("tenants/beta/telemetry.sqlite"));
+    let before = of_beta();
+    let serving = Serving::started(box_.serve(&[]));
+    let ids: Vec<_> = serving.announced["tenants"].as_array().unwrap().iter().map(|t| t["tenant_id"].clone()).collect();
+    assert_eq!(ids, ["acme", "beta"]);
+    let (acme, beta) = (serving.token_of(0), serving.token_of(1));
+    assert_ne!(acme, beta);
+    let send = |token: &str, path: &str, content_type: &str, more: &str, body: &[u8]| {
+        let headers = format!("authorization: Bearer {token}\r\ncontent-type: {content_type}\r\n{more}");
+        let answered = post(&serving.address, path, &headers, body).unwrap();
+        let text = String::from_utf8_lossy(&answered.body).into_owned() + &answered.head;
+        assert!(!text.contains(SECRET) && !text.contains("beta"), "{path}: {text}");
+        answered.status
+    };
+
+    // A tenant is its token, whatever else a request says.
+    let mut spans = otlp(200..201);
+    spans["resourceSpans"][0]["resource"]["attributes"] = serde_json::json!([
+        { "key": "openinference.project.name", "value": { "stringValue": "project-of-acme" } },
+        { "key": "tenant_id", "value": { "stringValue": "beta" } },
+    ]);
+    let spans = spans.to_string();
+    let headers = "x-tenant-id: beta\r\nx-scope-orgid: beta\r\ntunesmith-tenant-id: beta\r\ncookie: tenant=beta\r\n";
+    assert_eq!(send(&acme, "/v1/traces", JSON, headers, spans.as_bytes()), 200);
+    for (number, path) in ["/v1/traces?tenant_id=beta", "/v1/traces?store=../beta/telemetry.sqlite"].iter().enumerate()
+    {
+        assert_eq!(send(&acme, path, PROTOBUF, headers, &otlp_protobuf(201 + number..202 + number)), 200, "{path}");
+    }
+    let paths = [
+        "/beta/v1/traces",
+        "/v1/beta/traces",
+        "/v1/traces/beta",
+        "/v1/traces/../../beta/v1/traces",
+        "/v1/traces/%2e%2e/beta",
+        "//v1/traces",
+        "/v1/stores/beta",
+        "/../tenants/beta/telemetry.sqlite",
+        "/tenants/beta/serve.token",
+    ];
+    for path in paths {
+        assert_eq!(send(&acme, path, PROTOBUF, "", &otlp_protobuf(210..211)), 404, "{path}");
+    }
+
+    // Nor does feedback reach another's span, or tell that there is one.
+    let feedback = |more: serde_json::Value| {
+        let mut feedback = serde_json::json!({ "span_id": span_id(100), "label": "rejected" });
+        feedback.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        feedback.to_string()
+    };
+    for more in [serde_json::json!({}), serde_json::json!({ "project": "project-of-beta" })] {
+        assert_eq!(send(&acme, "/v1/annotations", JSON, headers, feedback(more).as_bytes()), 404);
+    }
+    for more in [serde_json::json!({ "tenant_id": "beta" }), serde_json::json!({ "store": "../beta/telemetry.sqlite" })]
+    {
+        assert_eq!(send(&acme, "/v1/annotations", JSON, "", feedback(more).as_bytes()), 422);
+    }
+
+    // What is nearly a token is none.
+    let nearly = [
+        String::new(),
+        "beta".to_owned(),
+        beta[..beta.len() - 1].to_owned(),
+        format!("{beta}x"),
+        beta.to_ascii_uppercase(),
+        format!("{acme},{beta}"),
+        format!("{acme} {beta}"),
+    ];
+    for token in nearly {
+        assert_eq!(send(&token, "/v1/traces", PROTOBUF, "", &otlp_protobuf(220..221)), 401, "{token}");
+    }
+    serving.stop();
+
+    assert_eq!(of_beta(), before);
+    let own = stored_in(&box_.acme("telemetry.sqlite"));
+    let text = |value: &rusqlite::types::Value| match value {
+        rusqlite::types::Value::Text(text) => text.clone(),
+        other => panic!("{other:?}"),
+    };
+    let own: Vec<_> = own.iter().map(|row| (text(&row[0]), text(&row[1]))).collect();
+    let expected = [("default", 201), ("default", 202), ("project-of-acme", 200)];
+    assert_eq!(own, expected.map(|(project, id)| (project.to_owned(), span_id(id))));
+}
+
+#[test]
+fn what_is_wrong_with_one_tenant_leaves_the_others_served() {
+    let box_ = Box_::new();
+    // `beta`'s configuration has a key that is none; `gamma`'s token is too short, and `delta`'s a link to `acme`'s.
+    box_.home.write(
+        "operator.toml",
+        "tenants_dir = \"tenants\"\n[tenants.acme]\n[tenants.beta]\n[tenants.gamma]\ntoken_file = \"short\"\n[tenants.delta]\n",
+    );
+    box_.home.write("short", "short");
+    fs::create_dir(box_.home.path("tenants/delta")).unwrap();
+    symlink(box_.acme("serve.token"), box_.home.path("tenants/delta/serve.token")).unwrap();
+    let mut serving = Serving::started(box_.serve(&[]));
+    let served = &serving.announced["tenants"];
+    assert_eq!((served.as_array().unwrap().len(), &served[0]["tenant_id"]), (1, &"acme".into()));
+    assert_eq!(serving.post("/v1/traces", PROTOBUF, &otlp_protobuf(0..3)).status, 200);
+    let log = serving.log();
+    for tenant in ["beta", "gamma", "delta"] {
+        assert!(log.contains(&format!("tenant `{tenant}` is not served: ")), "{log}");
+    }
+    drop(serving);
+
+    for (flags, key) in
+        [(["--store", "x"], "store"), (["--token-file", "x"], "token_file"), (["--store-quota", "1GiB"], "store_quota")]
+    {
+        let ended = run(box_.serve(&flags));
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert_eq!(
+            ended.error(),
+            format!("`{key}` is given: each tenant has its own: leave it out, or set it in the operator's file")
+        );
+    }
 }

@@ -136,6 +136,8 @@ fn a_signed_plugin_serves_and_its_signer_is_told() {
     let (home, key) = signed_home();
     let (row, code) = explained(&home, &[]);
     assert_eq!((&row["found"]["signer"], &row["problems"], code), (&json!(key), &json!([]), Some(0)));
+    let check = home.run(&["plugins", "check", "p/ours.wasm", "--json"]);
+    assert_eq!((&check.json()["component"]["signer"], check.code), (&json!(key), Some(0)), "{}", check.stdout);
     let run: Value = serde_json::from_slice(&fs::read(home.trains(&[]).join("run.json")).unwrap()).unwrap();
     assert_eq!((&run["plugins"][1]["name"], &run["plugins"][1]["signer"]), (&json!("terse"), &json!(key)));
 }
@@ -295,5 +297,110 @@ fn every_problem_of_every_plugin_is_told_at_once() {
         lines[4],
         "policy: cannot read plugin `none.wasm` (No such file or directory (os error 2)); name a `.wasm` file, or a \
          built-in plugin"
+    );
+}
+
+/// A box with one tenant, `acme`, whose formatter is `p/ours.wasm` with this manifest, under these terms.
+fn box_of_acme(manifest: &str, terms: &str) -> Home {
+    let home = Home::empty();
+    fs::create_dir_all(home.path("tenants/acme/p")).unwrap();
+    home.write("operator.toml", format!("tenants_dir = \"tenants\"\n[tenants.acme.plugins]\n{terms}"));
+    home.write("tenants/acme/p/ours.wasm", terse());
+    home.write("tenants/acme/p/plugin.toml", manifest);
+    home.write("tenants/acme/tunesmith.toml", "agent_type = \"routing\"\n[plugins]\nformatter = \"p/ours.wasm\"\n");
+    home
+}
+
+/// `plugins explain` for `acme`: the rows, and the exit code.
+fn explained_to_acme(home: &Home, args: &[&str]) -> (Vec<Value>, Option<i32>) {
+    let mut command = home.command(&[&["plugins", "explain", "--json", "--tenant-id", "acme"], args].concat());
+    command.current_dir(home.path("tenants/acme")).env("TUNESMITH_OPERATOR", home.path("operator.toml"));
+    let ended = crate::home::run(command);
+    let rows = ended.json()["plugins"].as_array().unwrap_or_else(|| panic!("{}", ended.stderr)).clone();
+    (rows, ended.code)
+}
+
+fn problems(row: &Value) -> Vec<String> {
+    row["problems"].as_array().unwrap().iter().map(|problem| problem.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_want_that_the_operator_does_not_grant_is_refused_with_its_key() {
+    let manifest = format!("{MANIFEST}wants = [\"log\", \"wasi\"]\n");
+    let home = box_of_acme(&manifest, "wants = [\"settings\", \"wasi\"]\n");
+    let (rows, code) = explained_to_acme(&home, &[]);
+    assert_eq!(code, Some(1));
+    assert_eq!(rows[1]["found"]["wants"], json!({ "asked": ["log", "wasi"], "granted": ["wasi"] }));
+    assert_eq!(
+        problems(&rows[1]),
+        ["plugin `terse` wants `log`, which tenant `acme` is not granted; add \"log\" to `wants` in \
+          `[tenants.acme.plugins]` or `[defaults.plugins]` of the operator's file, or use another plugin"]
+    );
+    // A run refuses it with the same words.
+    let mut command = home.command(&["extract", "--tenant-id", "acme"]);
+    command.current_dir(home.path("tenants/acme")).env("TUNESMITH_OPERATOR", home.path("operator.toml"));
+    let ended = crate::home::run(command);
+    assert_eq!((ended.code, ended.error()), (Some(1), problems(&rows[1])[0].as_str()));
+}
+
+#[test]
+fn limits_are_the_lesser_of_what_is_asked_and_what_is_granted() {
+    let manifest = format!("{MANIFEST}[limits]\ndeadline_ms = 9000\nmemory_mib = 8\nlog_kib = 4\n");
+    let terms = "max_deadline_ms = 1000\nmax_memory_mib = 32\nmax_fuel = 1000000\nmax_log_kib = 1\n";
+    let (rows, code) = explained_to_acme(&box_of_acme(&manifest, terms), &["--plugin-output-mib", "2"]);
+    assert_eq!(code, Some(0), "{rows:?}");
+    let limits = |row: usize| {
+        let limits = &rows[row]["found"]["limits"];
+        ["memory_bytes", "output_bytes", "fuel", "log_bytes"].map(|key| limits[key].as_u64().unwrap())
+    };
+    assert_eq!(limits(1), [8 << 20, 2 << 20, 1_000_000, 1 << 10]);
+    // A built-in plugin is held to the grants as any other.
+    assert_eq!(limits(0), [32 << 20, 2 << 20, 1_000_000, 1 << 10]);
+    assert_eq!(rows[1]["found"]["limits"]["deadline"], json!({ "secs": 1, "nanos": 0 }));
+}
+
+#[test]
+fn a_tenant_that_has_to_sign_and_pin_is_held_to_both() {
+    let home = box_of_acme(MANIFEST, "");
+    let keygen = |file: &str| home.run(&["plugins", "keygen", "--out", file, "--json"]).json()["public_key"].clone();
+    let (ours, other) = (keygen("plugins.key"), keygen("other.key"));
+    let trust = |key: &Value| {
+        let terms = format!("require_pin = true\nrequire_signature = true\ntrusted_keys = [{key}]\n");
+        home.write("operator.toml", format!("tenants_dir = \"tenants\"\n[tenants.acme.plugins]\n{terms}"));
+    };
+    trust(&ours);
+    let (rows, code) = explained_to_acme(&home, &[]);
+    assert_eq!(code, Some(1));
+    let told = problems(&rows[1]);
+    let path = home.path("tenants/acme/p/ours.wasm").canonicalize().unwrap();
+    assert_eq!(
+        told,
+        [
+            format!(
+                "plugin `{0}` is not pinned, as every plugin of tenant `acme` has to be; name it `{0}@sha256:{1}`",
+                path.display(),
+                sha256(&terse())
+            ),
+            "plugin `terse` is not signed, as every plugin of tenant `acme` has to be; put its maker's `.wasm.sig` beside \
+             it, or sign it with `tunesmith plugins sign`"
+                .to_owned()
+        ]
+    );
+    assert_eq!((problems(&rows[0]).len(), problems(&rows[2]).len()), (0, 0));
+
+    sign(&home, "tenants/acme/p/ours.wasm");
+    let pinned = format!("p/ours.wasm@sha256:{}", sha256(&terse()));
+    let (rows, code) = explained_to_acme(&home, &["--formatter", &pinned]);
+    assert_eq!((code, &rows[1]["found"]["signer"]), (Some(0), &ours), "{rows:?}");
+
+    trust(&other);
+    let (rows, _) = explained_to_acme(&home, &["--formatter", &pinned]);
+    assert_eq!(
+        problems(&rows[1]),
+        [format!(
+            "plugin `terse` is signed by {}, whom tenant `acme` does not trust; add the key to `trusted_keys` in \
+             `[tenants.acme.plugins]` or `[defaults.plugins]` of the operator's file if you do",
+            ours.as_str().unwrap()
+        )]
     );
 }

@@ -178,7 +178,7 @@ class Rules:
     def correction(self, it):
         if it.name not in self.names:
             return ""
-        given = [text(it.metadata.get(key)) for key in self.correction_keys]
+        given = [written(it.metadata.get(key)) for key in self.correction_keys]
         if it.label in self.explaining_labels:
             given.append(it.explanation)
         return next(filter(None, (json_field(each, self.output_key) for each in given)), "")
@@ -204,6 +204,13 @@ def text(value):
     if isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, (bool, int, float)) else ""
+
+
+def written(value):
+    """What a person wrote as a correction: objects and lists that hold something are JSON."""
+    if isinstance(value, (dict, list)) and value:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text(value)
 
 
 def json_field(value, key):

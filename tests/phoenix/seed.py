@@ -154,8 +154,7 @@ class Seeder:
         query = self.question()
         shapes = [
             lambda: query,
-            # Such a question is asked in JSON only: what `input_key` alone makes one input may be in two batches.
-            lambda: json.dumps({"query": f"{query}, as JSON"}, ensure_ascii=False),
+            lambda: json.dumps({"query": query}, ensure_ascii=False),
             lambda: json.dumps({"query": {"text": query, "top_k": 3}, "user": None}),
             lambda: json.dumps({"question": query}),
             lambda: json.dumps([query]),
@@ -181,7 +180,7 @@ class Seeder:
         if value is not None:
             attributes["input.value"] = value
         elif self.random.random() < 0.5:
-            attributes["input.value.query"] = f"{self.question()}, nested"  # for the same reason as in `input`
+            attributes["input.value.query"] = self.question()
         answer = self.random.choice(answers)
         shapes = [
             answer,
@@ -259,7 +258,8 @@ class Seeder:
         self.say(span, label, metadata={self.random.choice(CORRECTION_KEYS): self.random.choice(["", "  ", None])})
 
     def correct_by_other_types(self, span, _, better):
-        values = [7, 2.5, True, [better], {"agent": better}, json.dumps({"agent": better}), json.dumps({"agent": ""})]
+        values = [7, 2.5, True, [better], [7, better], {"agent": better}, {"agents": [better, "é"]}, {}, []]
+        values += [json.dumps({"agent": better}), json.dumps({"agent": ""})]
         self.say(span, "corrected", metadata={"correction": self.random.choice(values)})
 
     def correct_in_explanation(self, span, said, better, **how):

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::{AuthoringError, Subject};
 use crate::plugins::{
-    Limits, PluginEngine, PluginError, PluginKind, PluginManifest, PluginPackage, PluginRef, Surface, WIT_VERSION,
-    Want, component_digest,
+    Limits, PluginEngine, PluginError, PluginKind, PluginManifest, PluginPackage, PluginRef, PublicKey, Surface,
+    WIT_VERSION, Want, component_digest,
 };
 
 /// What there is to know of a component.
@@ -30,6 +30,8 @@ pub struct Inspection {
     pub surface: Option<Surface>,
     /// `plugin.toml` beside it.
     pub manifest: Option<PluginManifest>,
+    /// Whose signature it has, where that is right.
+    pub signer: Option<PublicKey>,
     /// What was found, the problems first.
     pub findings: Vec<Finding>,
 }
@@ -65,6 +67,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         wit: None,
         surface: None,
         manifest: None,
+        signer: None,
         findings: Vec::new(),
     };
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -112,10 +115,11 @@ impl Inspection {
             Some(kind) => {
                 self.look_at_kind(kind);
                 // Whatever is left: types that differ, limits of the pool, a signature.
-                if self.loads()
-                    && let Err(error) = load(engine, &self.path, kind)
-                {
-                    self.problem(error);
+                if self.loads() {
+                    match load(engine, &self.path, kind) {
+                        Ok(signer) => self.signer = signer,
+                        Err(error) => self.problem(error),
+                    }
                 }
             }
         }
@@ -185,7 +189,7 @@ impl Inspection {
     }
 }
 
-fn load(engine: &Arc<PluginEngine>, path: &Path, kind: PluginKind) -> Result<(), PluginError> {
+fn load(engine: &Arc<PluginEngine>, path: &Path, kind: PluginKind) -> Result<Option<PublicKey>, PluginError> {
     let package = PluginPackage::find(&PluginRef::File(path.to_owned()), kind, None)?;
-    Subject::load(engine, &package).map(|_| ())
+    Subject::load(engine, &package).map(|_| package.signer)
 }

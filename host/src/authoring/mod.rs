@@ -11,7 +11,7 @@ mod scaffold;
 mod subject;
 
 pub use compare::{first_difference, read_expectations, write_expectations};
-pub use conformance::{Outcome, conform, is_own};
+pub use conformance::{Outcome, conform};
 pub use error::AuthoringError;
 pub use fixture::{Call, Fixture, read as read_fixtures};
 pub use inspect::{Finding, InspectError, Inspection, inspect};

@@ -149,10 +149,15 @@ pub fn scaffold(
 }
 
 fn manifest(language: Language, kind: PluginKind, name: &str) -> String {
+    let wants = match language {
+        // Their compilers import all of the world, whether the plugin calls it or not.
+        Language::Python | Language::JavaScript => "\"log\", \"settings\"",
+        Language::Rust | Language::C => "\"settings\"",
+    };
     format!(
         "name = \"{name}\"\nversion = \"0.1.0\"\nkind = \"{kind}\"\nwit = \"{WIT_VERSION}\"\n\
          description = \"What it does, in one line; written in {language}\"\nagent_types = [\"*\"]\n\
-         wants = [\"settings\"]\n"
+         wants = [{wants}]\n"
     )
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{Annotator, Options, TelemetryOptions};
+use crate::telemetry::{VERDICT_NAME, feedback_span_id};
 
 /// A telemetry store, and the configuration that may name it.
 #[derive(Debug, Args)]
@@ -115,10 +116,10 @@ pub struct MarkArgs {
 #[derive(Debug, Args)]
 pub struct AnnotateArgs {
     /// The span: 16 hex digits
-    #[arg(value_name = "SPAN", value_parser = span_id)]
+    #[arg(value_name = "SPAN", value_parser = feedback_span_id)]
     pub span_id: String,
     /// What is judged; the default extractor takes this name for a verdict
-    #[arg(long, value_name = "NAME", default_value = "human_approval")]
+    #[arg(long, value_name = "NAME", default_value = VERDICT_NAME)]
     pub name: String,
     /// The verdict, such as `approved` or `rejected`
     #[arg(long, value_name = "LABEL", required_unless_present_any = ["score", "correction"])]
@@ -147,13 +148,6 @@ pub struct AnnotateArgs {
     /// Where the span is.
     #[command(flatten)]
     pub store: StoreArgs,
-}
-
-fn span_id(text: &str) -> Result<String, String> {
-    match text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => Ok(text.to_owned()),
-        false => Err("not 16 hex digits".to_owned()),
-    }
 }
 
 fn finite(text: &str) -> Result<f64, String> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Answer;
 use crate::config::RunConfig;
-use crate::dataset::SkipTable;
+use crate::dataset::{RedactionCounts, SkipTable};
 use crate::error::HostError;
 use crate::pipeline::{self, RunPlugins};
 use crate::progress::Progress;
@@ -18,6 +18,7 @@ struct Analysis {
     /// Distinct examples, less those that would be held out.
     examples: ExampleCounts,
     skipped: SkipTable,
+    redacted: RedactionCounts,
     decision: Decision,
 }
 
@@ -33,6 +34,7 @@ pub(super) fn run(config: &RunConfig, progress: &Progress) -> Result<Answer, Hos
         spans: collected.spans,
         examples: (&statistics).into(),
         skipped: collected.skipped,
+        redacted: collected.redacted,
         decision: decision.into(),
     };
     Ok(Answer::new(text(&analysis), &analysis))
@@ -46,7 +48,7 @@ fn text(analysis: &Analysis) -> String {
     table.add_row(["triplets".to_owned(), analysis.examples.triplets.to_string()]);
     format!(
         "{}\n\nto train, after the held-out set is taken out:\n{table}\n\n{}",
-        report::skip_table(&analysis.skipped),
+        report::left_out(&analysis.skipped, &analysis.redacted),
         analysis.decision
     )
 }

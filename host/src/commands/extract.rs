@@ -4,15 +4,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Answer;
 use crate::cli::ExampleChoice;
 use crate::config::RunConfig;
-use crate::dataset::{self, SkipTable};
+use crate::dataset::{self, RedactionCounts, SkipTable};
 use crate::error::HostError;
-use crate::pipeline::{self, Formatting, RunPlugins};
-use crate::plugins::bindings::formatting::{ChatMessage, TrainingRecord};
+use crate::pipeline::{self, Formatting, RecordText, RunPlugins};
 use crate::plugins::bindings::types::{ExampleKind, Lineage};
 use crate::progress::Progress;
 use crate::report;
@@ -32,6 +31,16 @@ struct Summary {
     records: usize,
     spans: u64,
     skipped: SkipTable,
+    redacted: RedactionCounts,
+    sha256: Digests,
+}
+
+/// Of the records, as `dataset.json` has them where the trainer takes all.
+#[derive(Serialize)]
+struct Digests {
+    train: String,
+    held_out: String,
+    all: String,
 }
 
 pub(super) fn run(
@@ -44,12 +53,15 @@ pub(super) fn run(
     let source = pipeline::open_source(config, progress)?;
     let collected = pipeline::collect(config, &source, &plugins.extractor, progress)?;
     let examples = dataset::of_kind(&collected.examples, kind(choice));
-    let split = dataset::split(examples, &collected.origins, config.training.seed)?;
+    let split = dataset::split(examples, &collected.origins, config.training.seed, config.dataset.ties())?;
     let mut skipped = collected.skipped;
     let sets = [
         ("train", pipeline::format(config, &plugins.formatter, split.train, &mut skipped)?),
         ("held_out", pipeline::format(config, &plugins.formatter, split.held_out, &mut skipped)?),
     ];
+    let texts = sets.each_ref().map(|(_, set)| set.records.iter().map(RecordText::new).collect::<Vec<_>>());
+    let prompts = |side: usize| texts[side].iter().map(|text| text.prompt.as_str()).zip(&sets[side].1.sources);
+    dataset::check_prompts(prompts(0), prompts(1))?;
     match output {
         Some(path) => run_dir::write_whole(path, |file| write(&sets, file))?,
         None => match write(&sets, &mut io::stdout().lock()) {
@@ -61,9 +73,11 @@ pub(super) fn run(
         },
     }
     let records = sets.iter().map(|(_, formatting)| formatting.records.len()).sum();
-    let summary = Summary { records, spans: collected.spans, skipped };
-    let text =
-        format!("{}\n\n{} records from {} spans", report::skip_table(&summary.skipped), summary.records, summary.spans);
+    let [train, held_out] = texts.each_ref().map(pipeline::digest);
+    let sha256 = Digests { train, held_out, all: pipeline::digest(texts.iter().flatten()) };
+    let summary = Summary { records, spans: collected.spans, skipped, redacted: collected.redacted, sha256 };
+    let left_out = report::left_out(&summary.skipped, &summary.redacted);
+    let text = format!("{}\n\n{} records from {} spans", left_out, summary.records, summary.spans);
     Ok(Answer { aside: output.is_none(), ..Answer::new(text, &summary) })
 }
 
@@ -79,40 +93,10 @@ fn write(sets: &[(&'static str, Formatting)], output: &mut dyn Write) -> io::Res
     let mut output = io::BufWriter::new(output);
     for (set, formatting) in sets {
         for (record, source) in formatting.records.iter().zip(&formatting.sources) {
-            let line = Line { set, record: fields(record), lineage: dataset::lineage(source) };
+            let line = Line { set, record: pipeline::fields(record), lineage: dataset::lineage(source) };
             serde_json::to_writer(&mut output, &line)?;
             output.write_all(b"\n")?;
         }
     }
     output.flush()
-}
-
-fn fields(record: &TrainingRecord) -> Value {
-    match record {
-        TrainingRecord::Text(record) => json!({ "text": record.text, "response_start": record.response_start }),
-        TrainingRecord::PromptCompletion(record) => {
-            json!({ "prompt": record.prompt, "completion": record.completion })
-        }
-        TrainingRecord::Chat(messages) => json!({ "messages": turns(messages) }),
-        TrainingRecord::Preference(record) => {
-            json!({ "prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected })
-        }
-        // The assistant's turns as messages too, as TRL's conversational preference records have them.
-        TrainingRecord::ChatPreference(record) => {
-            let answer = |content: &str| json!([{ "role": "assistant", "content": content }]);
-            json!({
-                "prompt": turns(&record.prompt),
-                "chosen": answer(&record.chosen),
-                "rejected": answer(&record.rejected),
-            })
-        }
-        TrainingRecord::Triplet(record) => {
-            json!({ "anchor": record.anchor, "positive": record.positive, "negative": record.negative })
-        }
-    }
-}
-
-fn turns(messages: &[ChatMessage]) -> Vec<Value> {
-    let turn = |message: &ChatMessage| json!({ "role": pipeline::role(message.role), "content": message.content });
-    messages.iter().map(turn).collect()
 }

@@ -15,6 +15,7 @@ mod merge;
 mod plan;
 mod plugins;
 mod prune;
+mod serve;
 mod sync;
 
 use std::ffi::OsString;
@@ -81,8 +82,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> Result<Answer, HostError> {
+    // It serves all tenants at once.
+    if let Command::Serve(args) = command {
+        return serve::run(scope, args, json, progress);
+    }
     let scope = &Scope::new(scope.operator.as_deref(), scope.tenant_id.as_deref())?;
     match command {
+        Command::Serve(_) => unreachable!("returned above"),
         Command::Finetune(args) => finetune::run(&run_config(scope, args.run)?, args.resume, progress),
         Command::Extract(args) => {
             if let Some(output) = &args.output {

@@ -7,7 +7,7 @@ use toml::Table;
 
 use super::error::ConfigError;
 use super::options::{Options, PluginSources};
-use crate::plugins::{PinnedRef, PluginKind};
+use crate::plugins::{PinnedRef, PluginKind, PluginRef};
 
 /// Read where no other file is named and it is there.
 pub const DEFAULT_FILE: &str = "tunesmith.toml";
@@ -40,7 +40,7 @@ pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<Pat
 }
 
 /// `over` wins wherever it has a value.
-fn merge(under: &Options, over: &Options) -> Result<Options, toml::de::Error> {
+pub(crate) fn merge(under: &Options, over: &Options) -> Result<Options, toml::de::Error> {
     let table = |options| Table::try_from(options).map_err(serde::de::Error::custom);
     let mut merged = table(under)?;
     overlay(&mut merged, table(over)?);
@@ -64,7 +64,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let telemetry = &mut options.telemetry;
     let imports = telemetry.import.iter_mut().flatten();
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
-    let key = telemetry.phoenix_api_key_file.iter_mut();
+    let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut options.serve.token_file);
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders) {
         *path = base.join(&*path);
     }
@@ -75,7 +75,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let plugins = &mut options.plugins;
     let agents = options.agents.values_mut().flat_map(|a| [&mut a.extractor, &mut a.formatter, &mut a.policy]);
     for plugin in [&mut plugins.extractor, &mut plugins.formatter, &mut plugins.policy].into_iter().chain(agents) {
-        if let Some(text) = plugin.as_mut().filter(|text| PinnedRef::names_a_file(text)) {
+        if let Some(text) = plugin.as_mut().filter(|text| matches!(PinnedRef::place(text), PluginRef::File(_))) {
             *text = base.join(&*text).to_string_lossy().into_owned();
         }
     }

@@ -5,7 +5,9 @@ mod error;
 mod granted;
 mod load;
 mod options;
+mod redaction;
 mod sections;
+mod serve;
 pub mod size;
 
 use std::path::PathBuf;
@@ -16,14 +18,18 @@ use trainer_cuda::encode::EncodeConfig;
 
 pub use error::ConfigError;
 pub use granted::Granted;
+pub(crate) use load::merge;
 pub use load::{DEFAULT_FILE, default_file, load};
 pub use options::{
-    AgentOptions, Annotator, Backend, ComputeOptions, Distance, DpoOptions, ExtractionOptions, LoraFallback,
-    LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength, PluginOptions,
-    PluginSettings, PluginSources, Precision, Scalar, ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+    AgentOptions, Annotator, Backend, ComputeOptions, DatasetOptions, Distance, DpoOptions, ExtractionOptions,
+    LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength,
+    PatternOptions, PluginOptions, PluginSettings, PluginSources, Precision, RedactionOptions, Scalar, ScoreRule,
+    TelemetryOptions, TrainingOptions, TripletOptions,
 };
+pub use serve::{ServeConfig, ServeOptions};
 
 use crate::compute::ComputeConfig;
+use crate::dataset::{NearDuplicateConfig, RedactionConfig};
 use crate::plugins::bindings::extraction::ExtractionConfig;
 use crate::plugins::bindings::selection_policy::PolicyConfig;
 use crate::plugins::{Choice, LimitSettings, Limits, PluginGrants, PluginKind, Resolution};
@@ -59,6 +65,10 @@ pub struct RunConfig {
     pub compute: ComputeConfig,
     /// What training may use of this machine, and what happens when it ends before its time.
     pub execution: ExecutionConfig,
+    /// What no plugin sees.
+    pub redaction: RedactionConfig,
+    /// What becomes of examples that are nearly the same.
+    pub dataset: NearDuplicateConfig,
     /// What the extractor is told.
     pub extraction: ExtractionConfig,
     /// What the policy is told.
@@ -234,6 +244,8 @@ impl RunConfig {
             training: sections::training(&options)?,
             compute: ComputeConfig::new(&options.compute, options.training.precision),
             execution: sections::execution(&options)?,
+            dataset: sections::dataset(&options.dataset)?,
+            redaction: redaction::config(&options.redaction, &agent)?,
             extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {
                 min_sft_examples: options.min_sft_examples.unwrap_or(50),
@@ -297,7 +309,11 @@ fn base_model(options: &Options, model_type: ModelType) -> PathBuf {
     })
 }
 
-fn tenant_id(options: &Options) -> Result<String, ConfigError> {
+/// Whose data this is: a name that a folder can have.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn tenant_id(options: &Options) -> Result<String, ConfigError> {
     folder_name("tenant_id", options.tenant_id.clone().unwrap_or_else(|| "default".to_owned()))
 }
 

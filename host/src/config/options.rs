@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::Granted;
+use super::serve::ServeOptions;
 use crate::compute::DeviceName;
+use crate::dataset::{Detector, NearDuplicates, RedactionMode};
 use crate::plugins::PluginKind;
 
 /// The keys of `tunesmith.toml`, and the flags of the commands that read a project.
@@ -91,9 +93,18 @@ pub struct Options {
     /// `[triplet]`
     #[command(flatten)]
     pub triplet: TripletOptions,
+    /// `[redaction]`
+    #[command(flatten)]
+    pub redaction: RedactionOptions,
+    /// `[dataset]`
+    #[command(flatten)]
+    pub dataset: DatasetOptions,
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,
+    /// `[serve]`: the flags are those of `serve`.
+    #[arg(skip)]
+    pub serve: ServeOptions,
     /// `[extraction]`
     #[arg(skip)]
     pub extraction: ExtractionOptions,
@@ -244,6 +255,63 @@ pub struct TripletOptions {
     /// How much nearer than the negative the positive has to be [default: 0.5]
     #[arg(long = "triplet-margin", env = "TUNESMITH_TRIPLET_MARGIN", value_name = "MARGIN")]
     pub margin: Option<f32>,
+}
+
+/// `[redaction]`: what is taken out of spans before a plugin sees them.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Redaction")]
+pub struct RedactionOptions {
+    /// Take out of spans what `detectors`, `patterns` and `attributes` name, before a plugin sees it [default: true]
+    #[arg(long = "redaction", env = "TUNESMITH_REDACTION", value_name = "BOOL")]
+    pub enabled: Option<bool>,
+    /// What is looked for in texts [default: email,phone,card,iban,ip,key]
+    #[arg(
+        long = "redaction-detectors",
+        env = "TUNESMITH_REDACTION_DETECTORS",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub detectors: Option<Vec<Detector>>,
+    /// What stands for it: its kind, `[EMAIL]`, or a number as well, the same for the same value: `[EMAIL_1]`
+    /// [default: mask]
+    #[arg(long = "redaction-mode", env = "TUNESMITH_REDACTION_MODE", value_name = "MODE")]
+    pub mode: Option<RedactionMode>,
+    /// Attributes of spans that are left out whole; a `*` at the end stands for any rest: `llm.input_messages.*`
+    #[arg(
+        long = "redaction-attributes",
+        env = "TUNESMITH_REDACTION_ATTRIBUTES",
+        value_name = "KEYS",
+        value_delimiter = ','
+    )]
+    pub attributes: Option<Vec<String>>,
+    /// `[[redaction.patterns]]`
+    #[arg(skip)]
+    pub patterns: Vec<PatternOptions>,
+}
+
+/// `[dataset]`: between extractor and trainer.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Dataset")]
+pub struct DatasetOptions {
+    /// What becomes of inputs that are nearly the same: they are kept and counted, kept on one side of the split, or
+    /// that and, of those with equal answers, all but one are dropped [default: keep]
+    #[arg(long, env = "TUNESMITH_NEAR_DUPLICATES", value_name = "WHAT")]
+    pub near_duplicates: Option<NearDuplicates>,
+    /// From which overlap of their wording on two inputs are nearly the same, 0.8 to 1 [default: 0.85]
+    #[arg(long, env = "TUNESMITH_NEAR_DUPLICATE_THRESHOLD", value_name = "OVERLAP")]
+    pub near_duplicate_threshold: Option<f64>,
+}
+
+/// `[[redaction.patterns]]`: one of the operator's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatternOptions {
+    /// Stands for what was found, in brackets; capitals, digits and `_`.
+    pub name: String,
+    /// A regular expression; where it has a group, only what the first one finds is taken out.
+    pub regex: String,
 }
 
 /// `[plugins]`: who extracts, formats and decides, and what a call may use.

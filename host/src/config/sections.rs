@@ -8,10 +8,11 @@ use trainer_cuda::encode::{self, EncodeConfig};
 use trainer_cuda::schedule::Schedule;
 
 use super::options::{
-    AgentOptions, Annotator, Distance, LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, ModelType,
-    OnFailure, Options, OverLength, PluginOptions, Precision, Scalar, ScoreRule, TrainingOptions,
+    AgentOptions, Annotator, DatasetOptions, Distance, LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method,
+    ModelType, OnFailure, Options, OverLength, PluginOptions, Precision, Scalar, ScoreRule, TrainingOptions,
 };
 use super::{ConfigError, ExecutionConfig, PluginsConfig, agents, size};
+use crate::dataset::{NearDuplicateConfig, NearDuplicates};
 use crate::plugins::bindings::extraction::{self, ExtractionConfig, VerdictRules};
 use crate::plugins::bindings::types::{self, MatchRule};
 use crate::plugins::{Candidates, LimitSettings, Limits, PluginGrants, PluginKind};
@@ -238,6 +239,15 @@ fn lora(own: &LoraOptions) -> Result<LoraConfig, ConfigError> {
         },
         use_rslora: own.use_rslora.unwrap_or(default.use_rslora),
     })
+}
+
+pub(super) fn dataset(own: &DatasetOptions) -> Result<NearDuplicateConfig, ConfigError> {
+    let near_duplicate_threshold = own.near_duplicate_threshold.unwrap_or(0.85);
+    let sensible = (0.8..=1.0).contains(&near_duplicate_threshold);
+    let want = "give an overlap from 0.8 to 1: below, other questions are taken for the same";
+    check("dataset.near_duplicate_threshold", near_duplicate_threshold, sensible, want)?;
+    let near_duplicates = own.near_duplicates.unwrap_or(NearDuplicates::Keep);
+    Ok(NearDuplicateConfig { near_duplicates, near_duplicate_threshold })
 }
 
 pub(super) fn plugins(

@@ -73,7 +73,7 @@ fn question(example: &Example) -> Key {
     (kind, [instruction, input, first, second])
 }
 
-fn merge(kept: &mut Example, duplicate: &Example) {
+pub(super) fn merge(kept: &mut Example, duplicate: &Example) {
     if let (Example::Instruction(kept), Example::Instruction(duplicate)) = (&mut *kept, duplicate) {
         kept.corrected |= duplicate.corrected;
     }

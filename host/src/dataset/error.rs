@@ -33,6 +33,13 @@ pub enum DatasetError {
 
     #[error("the {what} `{value}` of a held-out example is also in the training data")]
     Leak { what: &'static str, value: String },
+
+    #[error(
+        "the formatter wrote one prompt for a held-out example (span `{held_out}`) and a training example (span \
+         `{trained}`), so that the comparison with the base would be of what was learnt by heart: let it write different \
+         inputs differently"
+    )]
+    PromptLeak { held_out: String, trained: String },
 }
 
 /// As Python prints a list of texts.

@@ -1,24 +1,33 @@
 //! Hygiene between the extractor and the trainer.
 //!
 //! A dataset is a list of the extractor's [`Example`]s, of one kind or of several. The order of work is
-//! [`dedupe()`] over all of them, then per kind (the method trains one kind) [`split()`], [`check_leaks`], and
-//! [`validate()`] on what the formatter makes of each side. [`Origins`] says where examples come from, and
+//! [`Redactor`] over the spans before they are examples, [`dedupe()`] and where it is asked for [`drop_near_duplicates`]
+//! over all of them, then per kind (the method trains one kind) [`split()`], [`check_leaks`], and [`validate()`] and
+//! [`check_prompts`] on what the formatter makes of each side. [`Origins`] says where examples come from, and
 //! [`SkipTable`] counts what is left out.
 
 mod dedupe;
 mod error;
 mod leaks;
+mod near_duplicates;
 mod origins;
+mod redact;
 mod skip_table;
 mod split;
 mod validate;
+
+use serde::Serialize;
 
 use crate::plugins::bindings::types::{Example, ExampleKind, Lineage};
 
 pub use dedupe::{CONTRADICTION, DUPLICATE, dedupe};
 pub use error::DatasetError;
-pub use leaks::check_leaks;
+pub use leaks::{check_leaks, check_prompts};
+pub use near_duplicates::{NEAR_DUPLICATE, NearDuplicateConfig, NearDuplicates, drop_near_duplicates, near_training};
 pub use origins::{Origin, Origins};
+pub use redact::{
+    Detector, Pattern, RedactionConfig, RedactionCounts, RedactionMode, Redactor, names as attribute_pattern_names,
+};
 pub use skip_table::SkipTable;
 pub use split::{Split, held_out_target, split};
 pub use validate::validate;
@@ -41,6 +50,15 @@ pub fn input(example: &Example) -> &str {
     }
 }
 
+/// What the model should say: the output, or what is preferred to something else.
+pub fn output(example: &Example) -> &str {
+    match example {
+        Example::Instruction(example) => &example.output,
+        Example::Preference(pair) => &pair.chosen,
+        Example::Triplet(triplet) => &triplet.positive,
+    }
+}
+
 /// Where an example came from.
 pub fn lineage(example: &Example) -> &Lineage {
     match example {
@@ -58,6 +76,26 @@ pub fn of_kind(examples: &[Example], wanted: ExampleKind) -> Vec<Example> {
 /// How many examples of one kind there are.
 pub fn count(examples: &[Example], wanted: ExampleKind) -> usize {
     examples.iter().filter(|example| kind(example) == wanted).count()
+}
+
+/// How many examples of each kind there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct KindCounts {
+    /// For SFT.
+    pub approved_examples: usize,
+    /// For DPO.
+    pub preference_pairs: usize,
+    /// For embedding models.
+    pub triplets: usize,
+}
+
+/// How many examples of each kind there are.
+pub fn counts(examples: &[Example]) -> KindCounts {
+    KindCounts {
+        approved_examples: count(examples, ExampleKind::ApprovedExample),
+        preference_pairs: count(examples, ExampleKind::PreferencePair),
+        triplets: count(examples, ExampleKind::Triplet),
+    }
 }
 
 fn lineage_mut(example: &mut Example) -> &mut Lineage {

@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::{DatasetError, Origins, input, normalised};
+use super::{DatasetError, Origins, input, near_duplicates, normalised};
 use crate::plugins::bindings::types::Example;
 
 /// What trains, and what judges.
@@ -27,16 +27,26 @@ pub fn held_out_target(examples: usize) -> usize {
 
 /// Splits examples of one kind into training and held-out ones.
 ///
-/// Examples that share an input, a trace or a session, also through others, stay on one side. The groups are shuffled
-/// by `seed` and held out while they fit [`held_out_target`]; larger ones train. Where fewer than 5 fit, the smallest
+/// Examples that share an input, a trace or a session, also through others, stay on one side; so do those whose inputs
+/// overlap by `near_duplicates`, where it is given. The groups are shuffled by `seed` and held out while they fit [`held_out_target`]; larger ones train. Where fewer than 5 fit, the smallest
 /// group left is held out as well, if a fifth (or 5, up to half) of the examples allows it.
 ///
 /// # Errors
 /// [`DatasetError::OneGroup`] where the groups are too large to hold enough out.
-pub fn split(examples: Vec<Example>, origins: &Origins, seed: u64) -> Result<Split, DatasetError> {
+pub fn split(
+    examples: Vec<Example>,
+    origins: &Origins,
+    seed: u64,
+    near_duplicates: Option<f64>,
+) -> Result<Split, DatasetError> {
     let n = examples.len();
     let target = held_out_target(n);
-    let ties: Vec<Vec<Tie>> = examples.iter().map(|example| ties(example, origins)).collect();
+    let mut ties: Vec<Vec<Tie>> = examples.iter().map(|example| ties(example, origins)).collect();
+    if let Some(threshold) = near_duplicates {
+        for (ties, first) in ties.iter_mut().zip(near_duplicates::components(&examples, threshold)) {
+            ties.push((NEAR_DUPLICATE, normalised(input(&examples[first]))));
+        }
+    }
     let mut groups = groups(&ties);
     shuffle(&mut groups, &mut ChaCha8Rng::seed_from_u64(seed));
 
@@ -67,6 +77,9 @@ pub fn split(examples: Vec<Example>, origins: &Origins, seed: u64) -> Result<Spl
     }
     Ok(split)
 }
+
+/// The name of a tie between two that are nearly the same; its value is the input of one.
+pub(super) const NEAR_DUPLICATE: &str = "near-duplicate of the input";
 
 /// What keeps two examples on one side: its name, and its value.
 pub(super) type Tie = (&'static str, String);
@@ -103,7 +116,7 @@ fn groups(ties: &[Vec<Tie>]) -> Vec<Vec<usize>> {
     groups
 }
 
-fn root(parent: &mut [usize], mut i: usize) -> usize {
+pub(super) fn root(parent: &mut [usize], mut i: usize) -> usize {
     while parent[i] != i {
         parent[i] = parent[parent[i]];
         i = parent[i];
@@ -174,7 +187,7 @@ mod tests {
             (1000, 100),
         ] {
             assert_eq!(held_out_target(n), expected, "{n}");
-            let split = split(independent(n), &Origins::default(), 1).unwrap();
+            let split = split(independent(n), &Origins::default(), 1, None).unwrap();
             assert_eq!((split.held_out.len(), split.train.len()), (expected, n - expected), "{n}");
         }
     }
@@ -182,9 +195,9 @@ mod tests {
     #[test]
     fn the_seed_alone_decides_and_the_order_stays() {
         let origins = Origins::default();
-        let once = split(independent(200), &origins, 7).unwrap();
-        assert_eq!(once, split(independent(200), &origins, 7).unwrap());
-        assert_ne!(once, split(independent(200), &origins, 8).unwrap());
+        let once = split(independent(200), &origins, 7, None).unwrap();
+        assert_eq!(once, split(independent(200), &origins, 7, None).unwrap());
+        assert_ne!(once, split(independent(200), &origins, 8, None).unwrap());
         let number = |e: &Example| input(e)[6..].parse::<usize>().unwrap();
         assert!(once.held_out.is_sorted_by_key(number) && once.train.is_sorted_by_key(number));
         // Shuffled: the held-out examples are not the last tenth, as the Python system took them.
@@ -195,8 +208,8 @@ mod tests {
     fn no_session_is_on_both_sides() {
         let (examples, origins) = in_sessions(300, 4);
         for seed in 0..20 {
-            let split = split(examples.clone(), &origins, seed).unwrap();
-            assert_eq!(check_leaks(&split.train, &split.held_out, &origins), Ok(()));
+            let split = split(examples.clone(), &origins, seed, None).unwrap();
+            assert_eq!(check_leaks(&split.train, &split.held_out, &origins, None), Ok(()));
             assert_eq!(split.held_out.len(), 28, "the most that whole sessions of 4 fit into 30");
         }
     }
@@ -207,7 +220,7 @@ mod tests {
         examples.push(instruction("s60", " query   3 ", "a"));
         let place = |side: &[Example]| side.iter().filter(|e| normalised(input(e)) == "query 3").count();
         for seed in 0..50 {
-            let split = split(examples.clone(), &Origins::default(), seed).unwrap();
+            let split = split(examples.clone(), &Origins::default(), seed, None).unwrap();
             assert!(matches!((place(&split.train), place(&split.held_out)), (2, 0) | (0, 2)));
         }
     }
@@ -222,7 +235,7 @@ mod tests {
         let mut origins = Origins::default();
         origins.note(&[span("other", &lineage("s1").trace_id, None, 0)], &examples);
         for seed in 0..50 {
-            let split = split(examples.clone(), &origins, seed).unwrap();
+            let split = split(examples.clone(), &origins, seed, None).unwrap();
             let held = split.held_out.iter().filter(|e| ["a", "b"].contains(&input(e))).count();
             assert!(held == 0 || held == 3, "{held} of 3 tied examples held out");
         }
@@ -231,7 +244,7 @@ mod tests {
     #[test]
     fn groups_larger_than_the_target_are_held_out_where_nothing_else_is_left() {
         let (examples, origins) = in_sessions(50, 8);
-        let split = split(examples, &origins, 3).unwrap();
+        let split = split(examples, &origins, 3, None).unwrap();
         assert!(matches!(split.held_out.len(), 8 | 10), "one session of 8, or the last of 2 and one of 8");
     }
 
@@ -239,7 +252,7 @@ mod tests {
     fn one_giant_group_is_an_error_that_says_what_ties_it() {
         let (examples, origins) = in_sessions(50, 48);
         assert_eq!(
-            split(examples, &origins, 1).unwrap_err().to_string(),
+            split(examples, &origins, 1, None).unwrap_err().to_string(),
             "cannot hold out examples: 48 of 50 hang together (48 share the session `session 0`), and without parting \
              them only 2 can be held out, where 5 are needed: give independent requests their own trace and session ids"
         );

@@ -1,7 +1,7 @@
-//! Spans to distinct examples: the extractor over every batch of the project, then deduplication.
+//! Spans to distinct examples: redaction, the extractor over every batch of the project, then deduplication.
 
 use crate::config::RunConfig;
-use crate::dataset::{self, Origins, SkipTable};
+use crate::dataset::{self, KindCounts, NearDuplicates, Origins, RedactionCounts, Redactor, SkipTable};
 use crate::error::HostError;
 use crate::plugins::Extractor;
 use crate::plugins::bindings::selection_policy::DatasetStatistics;
@@ -21,12 +21,16 @@ pub struct Collected {
     pub project: String,
     /// Spans that the extractor saw.
     pub spans: u64,
+    /// What the extractor made of them.
+    pub extracted: KindCounts,
     /// Distinct examples of every kind.
     pub examples: Vec<Example>,
     /// Where they came from.
     pub origins: Origins,
     /// What was left out, and why.
     pub skipped: SkipTable,
+    /// What was taken out of the spans before the extractor saw them.
+    pub redacted: RedactionCounts,
 }
 
 /// Reads the spans that the extractor selects, batch by batch, and keeps the distinct examples.
@@ -45,11 +49,15 @@ pub fn collect(
     let stage = progress.stage("extract", source.store.count_matching(&source.project, &rules)?);
     let (mut spans, mut warnings) = (0, 0);
     let (mut examples, mut origins, mut skipped) = (Vec::new(), Origins::default(), SkipTable::default());
+    let own = &config.extraction.own_span_attributes;
+    let mut redactor = Redactor::new(&config.redaction, &rules, own, setting(config, "click_attribute"));
     let mut failures = BatchFailures::new(config.plugins.on_failure);
-    let mut batches = source.store.batches(&source.project, &rules, BatchLimits::default())?;
+    let mut batches =
+        source.store.batches(&source.project, &rules, setting(config, "input_key"), BatchLimits::default())?;
     for (index, batch) in batches.by_ref().enumerate() {
         progress.check_stop()?;
-        let batch = batch?;
+        let mut batch = batch?;
+        batch.iter_mut().for_each(|span| redactor.redact(span));
         spans += batch.len() as u64;
         let outcome = extractor.extract(&config.extraction, &batch, index + 1);
         let Some(extraction) = failures.settle(outcome, batch.len(), &mut skipped)? else { continue };
@@ -80,9 +88,20 @@ pub fn collect(
             batches.split_groups()
         );
     }
-    let examples = dataset::dedupe(examples, &origins, &mut skipped);
+    let extracted = dataset::counts(&examples);
+    let mut examples = dataset::dedupe(examples, &origins, &mut skipped);
+    if config.dataset.near_duplicates == NearDuplicates::Drop {
+        examples = dataset::drop_near_duplicates(examples, config.dataset.near_duplicate_threshold, &mut skipped);
+    }
     stage.finish(&format!("{} distinct examples from {spans} spans", examples.len()));
-    Ok(Collected { project: source.project.clone(), spans, examples, origins, skipped })
+    let redacted = redactor.counts().clone();
+    Ok(Collected { project: source.project.clone(), spans, extracted, examples, origins, skipped, redacted })
+}
+
+/// A setting of the built-in extractor, which a tenant's may have as well: what it takes for one input has to be in one
+/// batch, and what refers to ids has to be redacted as they are.
+fn setting<'a>(config: &'a RunConfig, name: &str) -> Option<&'a str> {
+    config.extraction.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
 /// Counts of what would train: distinct examples less those that would be held out.

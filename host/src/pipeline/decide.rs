@@ -63,7 +63,7 @@ pub fn split(config: &RunConfig, collected: &Collected, method: TrainingMethod) 
         TrainingMethod::Triplet => ExampleKind::Triplet,
     };
     let examples = dataset::of_kind(&collected.examples, kind);
-    Ok(dataset::split(examples, &collected.origins, config.training.seed)?)
+    Ok(dataset::split(examples, &collected.origins, config.training.seed, config.dataset.ties())?)
 }
 
 /// The texts are those that users of the Python system know.

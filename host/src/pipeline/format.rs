@@ -12,6 +12,7 @@ use crate::progress::Progress;
 
 use super::failures::BatchFailures;
 use super::recipe::Recipe;
+use super::records::RecordText;
 
 /// Records, and beside each the example that it came from.
 #[derive(Debug, Default)]
@@ -26,6 +27,18 @@ pub struct Formatting {
 pub(super) struct TokenSet<E> {
     pub(super) tokens: Vec<E>,
     pub(super) sources: Vec<Example>,
+    pub(super) records: Vec<RecordText>,
+}
+
+impl<E> TokenSet<E> {
+    fn empty() -> Self {
+        Self { tokens: Vec::new(), sources: Vec::new(), records: Vec::new() }
+    }
+
+    /// Prompts, each with its example.
+    pub(super) fn prompts(&self) -> impl Iterator<Item = (&str, &Example)> {
+        self.records.iter().map(|record| record.prompt.as_str()).zip(&self.sources)
+    }
 }
 
 /// Formats examples; those that the formatter leaves out are counted in `skipped`.
@@ -80,13 +93,14 @@ pub(super) fn encode<R: Recipe>(
 ) -> Result<TokenSet<R::Example>, HostError> {
     let stage = progress.stage("encode", examples.len() as u64);
     if examples.is_empty() {
-        return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });
+        return Ok(TokenSet::empty());
     }
     let Formatting { records, sources } = format(config, formatter, examples, skipped)?;
     if records.is_empty() {
-        return Ok(TokenSet { tokens: Vec::new(), sources: Vec::new() });
+        return Ok(TokenSet::empty());
     }
     dataset::validate(&records, R::METHOD)?;
+    let texts: Vec<_> = records.iter().map(RecordText::new).collect();
     let encoded = R::encode(base, records, &config.encoding)?;
     for left_out in &encoded.skipped {
         skipped.add(left_out.reason);
@@ -102,7 +116,8 @@ pub(super) fn encode<R: Recipe>(
     };
     stage.finish(&format!("{} examples, {n_tokens} tokens{cut}", encoded.examples.len()));
     let sources = encoded.record_index.iter().map(|&index| sources[index].clone()).collect();
-    Ok(TokenSet { tokens: encoded.examples, sources })
+    let records = encoded.record_index.iter().map(|&index| texts[index].clone()).collect();
+    Ok(TokenSet { tokens: encoded.examples, sources, records })
 }
 
 /// How the trainer's reasons for a pair whose sides became the same begin; a person should look at the span.

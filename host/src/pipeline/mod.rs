@@ -1,11 +1,12 @@
 //! The whole run, from telemetry to adapter. Read [`finetune`] first: everything else is a part of it.
 //!
 //! ```text
-//!  telemetry store --> extractor plugin --> dedupe, split --> formatter plugin --> encode, train
-//!                                               |                                      |
-//!                                          policy plugin                     adapter vs base, run folder
+//!  telemetry store --> redact --> extractor plugin --> dedupe, split --> formatter plugin --> encode, train
+//!                                                          |                                      |
+//!                                                     policy plugin                     adapter vs base, run folder
 //! ```
 
+mod card;
 mod collect;
 mod decide;
 mod failures;
@@ -16,6 +17,7 @@ mod metrics;
 mod outputs;
 mod plugins;
 mod recipe;
+mod records;
 mod source;
 mod train;
 
@@ -48,6 +50,7 @@ pub use format::{Formatting, format};
 pub use mark::mark_used;
 pub use plugins::RunPlugins;
 pub use recipe::role;
+pub use records::{RecordText, digest, fields};
 pub use source::{Source, import_file, open_or_create, open_source, sync_phoenix};
 
 /// Trains an adapter on what people said of one agent's traces, compares it with its base on traces that were held out,
@@ -134,7 +137,8 @@ impl Run<'_> {
             return Err(decide::nothing_to_train(&self.collected.skipped));
         }
         let held_out = self.encode::<R>(split.held_out)?;
-        dataset::check_leaks(&train.sources, &held_out.sources, &self.collected.origins)?;
+        dataset::check_leaks(&train.sources, &held_out.sources, &self.collected.origins, self.config.dataset.ties())?;
+        dataset::check_prompts(train.prompts(), held_out.prompts())?;
 
         let name = run_name(self.config, R::METHOD);
         let run_dir = match self.resume {
@@ -173,6 +177,14 @@ impl Run<'_> {
         let adapter_scores = train::adapter_scores::<R, D>(&mut trainer, &held_out.tokens, progress)?;
         trainer.save(&self.base, run_dir.path())?;
 
+        let threshold = config.dataset.near_duplicate_threshold;
+        let near_training = dataset::near_training(&train.sources, &held_out.sources, threshold);
+        let sides = [train, held_out].map(|set| card::Side {
+            examples: &set.sources,
+            records: &set.records,
+            tokens: set.tokens.iter().map(R::n_tokens).collect(),
+        });
+        let card = card::DatasetCard::new(config, &self.plugins, &self.collected, near_training, sides.each_ref());
         let mut report = RunReport {
             tenant_id: config.tenant_id.clone(),
             project: self.collected.project.clone(),
@@ -186,8 +198,11 @@ impl Run<'_> {
             spans: self.collected.spans,
             examples: (&self.statistics).into(),
             skipped: self.collected.skipped.clone(),
+            redacted: self.collected.redacted.clone(),
             n_train: train.tokens.len(),
             n_held_out: held_out.tokens.len(),
+            n_held_out_near_training: near_training,
+            dataset_sha256: card.sha256.clone(),
             held_out: base_scores.zip(adapter_scores).map(|(base, adapter)| HeldOutComparison::new(base, adapter)),
             final_train_loss: training.final_loss,
             steps: training.outcome.steps,
@@ -205,6 +220,7 @@ impl Run<'_> {
             plugins: &self.plugins,
             train: &train.sources,
             held_out: &held_out.sources,
+            card: &card,
         };
         outputs::write(run_dir, config, &report, &inputs)?;
         Ok(report)

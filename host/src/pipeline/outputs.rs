@@ -1,4 +1,4 @@
-//! What a run folder tells beside the adapter: `run.json` for machines, `README.md` for people.
+//! What a run folder tells beside the adapter: `run.json` and `dataset.json` for machines, `README.md` for people.
 
 use serde::Serialize;
 use trainer_cuda::formats::BaseModel;
@@ -13,6 +13,7 @@ use crate::report::{self, HeldOutComparison, RunReport};
 use crate::run_dir::RunDir;
 
 use super::RunPlugins;
+use super::card::DatasetCard;
 
 /// What went into a run.
 pub(super) struct Inputs<'a> {
@@ -22,6 +23,8 @@ pub(super) struct Inputs<'a> {
     pub(super) train: &'a [Example],
     /// The examples that judged.
     pub(super) held_out: &'a [Example],
+    /// What they are, in numbers.
+    pub(super) card: &'a DatasetCard<'a>,
 }
 
 /// `run.json`.
@@ -59,7 +62,7 @@ struct LineageRecord<'a> {
     lineage: &'a Lineage,
 }
 
-/// Writes both files.
+/// Writes the files.
 pub(super) fn write(
     run_dir: &RunDir,
     config: &RunConfig,
@@ -77,7 +80,8 @@ pub(super) fn write(
         lineage: sets.iter().flat_map(|(set, of)| of.iter().map(|example| lineage(set, example))).collect(),
     };
     run_dir.write_json("run.json", &record)?;
-    run_dir.write("README.md", &model_card(report))
+    run_dir.write_json("dataset.json", inputs.card)?;
+    run_dir.write("README.md", &model_card(report, inputs.card))
 }
 
 fn lineage<'a>(set: &'static str, example: &'a Example) -> LineageRecord<'a> {
@@ -86,7 +90,7 @@ fn lineage<'a>(set: &'static str, example: &'a Example) -> LineageRecord<'a> {
 }
 
 /// The front matter is what model hubs read.
-fn model_card(report: &RunReport) -> String {
+fn model_card(report: &RunReport, card: &DatasetCard<'_>) -> String {
     let embeds = report.decision.method == Some("triplet");
     let (library, what, load) = match (embeds, report.lora) {
         (false, true) => ("peft", "A LoRA adapter", LOAD_ADAPTER),
@@ -113,11 +117,12 @@ fn model_card(report: &RunReport) -> String {
          {n_train} examples trained it; these are its scores on {n_held_out} others, which share no input, trace or session \
          with them:\n\n{scores}\n\n\
          `run.json` names the spans behind every example, the plugins, the configuration and the base's digest; \
-         `metrics.jsonl` has every step.\n\n## Use\n\n```python\n{load}\n```\n",
+         `dataset.json` has the data in numbers, `metrics.jsonl` every step.\n\n{data}\n## Use\n\n```python\n{load}\n```\n",
         agent = report.agent_type,
         project = report.project,
         n_train = report.n_train,
         n_held_out = report.n_held_out,
+        data = card.section(),
     )
 }
 

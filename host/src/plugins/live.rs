@@ -17,7 +17,7 @@ use super::manifest::PluginManifest;
 use super::reference::PluginRef;
 use super::registry::PluginPackage;
 use super::resolution::Resolution;
-use super::signature::{self, PublicKey};
+use super::signature::PublicKey;
 use super::{Extractor, Formatter, Policy};
 
 /// The plugins of a process, by the row of the resolution table that they serve.
@@ -180,7 +180,7 @@ impl<P> Slot<P> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamps {
     /// Of component, manifest and signature, those that are there. A built-in plugin has no files, and never changes.
-    files: [Option<Stamp>; 3],
+    files: Vec<Option<Stamp>>,
     /// Whether the last change was so long before the look that a later one can't have the same time.
     settled: bool,
 }
@@ -199,9 +199,7 @@ const SETTLES_AFTER: Duration = Duration::from_millis(2500);
 
 impl Stamps {
     fn of(plugin: &PluginRef) -> Self {
-        let PluginRef::File(component) = plugin else { return Self { files: [None; 3], settled: true } };
-        let (manifest, signature) = (component.with_file_name("plugin.toml"), signature::path_of(component));
-        let files = [Stamp::of(component), Stamp::of(&manifest), Stamp::of(&signature)];
+        let files: Vec<_> = plugin.files().iter().map(|path| Stamp::of(path)).collect();
         let settled = files.iter().flatten().all(Stamp::is_settled);
         Self { files, settled }
     }

@@ -14,6 +14,9 @@ use super::limit_settings::LimitSettings;
 /// built against an earlier one of the same minor version loads as it is.
 pub const WIT_VERSION: &str = "0.1.1";
 
+/// The manifest's file, beside the component.
+pub(super) const MANIFEST: &str = "plugin.toml";
+
 /// In [`PluginManifest::agent_types`]: every agent type.
 pub(super) const ANY_AGENT: &str = "*";
 

@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::manifest::MANIFEST;
+use super::signature;
+
 /// Where a plugin is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PluginRef {
@@ -22,6 +25,16 @@ impl PluginRef {
             Self::File(text.into())
         } else {
             Self::BuiltIn(text.to_owned())
+        }
+    }
+
+    /// Every file that is read for it, whether it is there or not: the component, its manifest and its signature.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::BuiltIn(_) => Vec::new(),
+            Self::File(component) => {
+                vec![component.clone(), component.with_file_name(MANIFEST), signature::path_of(component)]
+            }
         }
     }
 }
@@ -51,9 +64,9 @@ pub struct PinnedRef {
 }
 
 impl PinnedRef {
-    /// Whether `text` names a file, pinned or not.
-    pub fn names_a_file(text: &str) -> bool {
-        matches!(PluginRef::parse(split_pin(text).0), PluginRef::File(_))
+    /// Where the plugin that `text` names is, whatever its pin is worth.
+    pub fn place(text: &str) -> PluginRef {
+        PluginRef::parse(split_pin(text).0)
     }
 }
 
@@ -165,9 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_file_is_a_file() {
-        assert!(PinnedRef::names_a_file("mine.wasm@sha256:00"));
-        assert!(PinnedRef::names_a_file("mine.wasm"));
-        assert!(!PinnedRef::names_a_file("alpaca-formatter@sha256:00"));
+    fn a_pinned_file_is_a_file_and_a_manifest_and_a_signature() {
+        assert_eq!(
+            PinnedRef::place("p/mine.wasm@sha256:00").files(),
+            ["p/mine.wasm", "p/plugin.toml", "p/mine.wasm.sig"].map(PathBuf::from)
+        );
+        assert_eq!(PinnedRef::place("p/mine").files().last(), Some(&PathBuf::from("p/mine.sig")));
+        assert_eq!(PinnedRef::place("alpaca-formatter@sha256:00").files(), Vec::<PathBuf>::new());
     }
 }

@@ -9,7 +9,7 @@ use super::allowance::{Allowance, Want};
 use super::engine::digest;
 use super::error::PluginError;
 use super::limit_settings::LimitSettings;
-use super::manifest::{ANY_AGENT, PluginKind, PluginManifest, WIT_VERSION};
+use super::manifest::{ANY_AGENT, MANIFEST, PluginKind, PluginManifest, WIT_VERSION};
 use super::reference::PluginRef;
 use super::resolution::Resolution;
 use super::signature::{self, PublicKey, Signature, SigningError, SigningKey};
@@ -202,7 +202,7 @@ fn unwritten(path: &Path, kind: PluginKind) -> PluginManifest {
 }
 
 fn manifest_beside(component: &Path) -> Result<(PathBuf, Option<Vec<u8>>), PluginError> {
-    let path = component.with_file_name("plugin.toml");
+    let path = component.with_file_name(MANIFEST);
     let bytes = if_there(read(&path, MAX_TEXT_BYTES))?;
     Ok((path, bytes))
 }

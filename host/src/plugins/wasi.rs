@@ -181,4 +181,31 @@ mod tests {
         let error = first.bytes(1 << 40).unwrap_err().to_string();
         assert_eq!(error, "it asked for 1099511627776 random bytes at once, more than 65536");
     }
+
+    /// What linking says of a component that imports `function` of `interface`.
+    fn link(interface: &str, function: &str) -> wasmtime::Result<()> {
+        let text = format!("(component (import \"wasi:{interface}@0.2.6\" (instance {function})))");
+        let engine = Engine::default();
+        let component = Component::new(&engine, wat::parse_str(text).unwrap())?;
+        let mut linker = Linker::new(&engine);
+        add_to_linker(&mut linker, &engine, &component)?;
+        linker.instantiate_pre(&component).map(|_| ())
+    }
+
+    #[test]
+    fn a_function_under_a_known_name_but_of_another_type_is_refused_before_it_runs() {
+        assert!(link("cli/environment", "(export \"get-arguments\" (func (result (list string))))").is_ok());
+        let error = link("cli/environment", "(export \"get-arguments\" (func (result u32)))").unwrap_err();
+        assert!(format!("{error:#}").contains("type mismatch"), "{error:#}");
+        let error =
+            link("random/random", "(export \"get-random-u64\" (func (param \"x\" u64) (result u64)))").unwrap_err();
+        assert!(format!("{error:#}").contains("type mismatch"), "{error:#}");
+        // One that ends the call may have any type.
+        assert!(link("sockets/network", "(export \"whatever\" (func (param \"x\" u8) (result string)))").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_function_type_or_resource_is_not_linked() {
+        assert!(link("cli/environment", "(export \"nested\" (instance (export \"f\" (func))))").is_err());
+    }
 }

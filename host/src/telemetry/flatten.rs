@@ -1,6 +1,7 @@
 //! Nested attributes to the dotted keys that plugins see.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde_json::{Map, Number, Value};
 
@@ -15,11 +16,22 @@ use crate::plugins::bindings::types::{Attribute, AttributeValue};
 ///
 /// Where two spellings give one key (`{"a": {"b": 1}, "a.b": 2}`) the later wins.
 pub(super) fn flatten<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Vec<Attribute> {
-    let mut found = BTreeMap::new();
+    // What was read from a file is in memory already, and its keys are the file's owner's.
+    flatten_within(usize::MAX, pairs).unwrap_or_default()
+}
+
+/// As [`flatten`], for attributes of somebody else: `None` where their keys and values come to more than so many bytes. A key of
+/// a megabyte before a thousand nested ones would be a gigabyte.
+pub(super) fn flatten_within<'a>(
+    bytes: usize,
+    pairs: impl IntoIterator<Item = (&'a str, &'a Value)>,
+) -> Option<Vec<Attribute>> {
+    let mut found = Found { attributes: BTreeMap::new(), room: bytes };
     for (key, value) in pairs {
-        insert(&mut found, key.to_owned(), value);
+        found.take(key.len())?;
+        found.insert(key.to_owned(), value)?;
     }
-    found.into_iter().map(|(key, value)| Attribute { key, value }).collect()
+    Some(found.attributes.into_iter().map(|(key, value)| Attribute { key, value }).collect())
 }
 
 /// The pairs of an object, as [`flatten`] takes them.
@@ -27,31 +39,58 @@ pub(super) fn pairs(object: &Map<String, Value>) -> impl Iterator<Item = (&str, 
     object.iter().map(|(key, value)| (key.as_str(), value))
 }
 
-fn insert(found: &mut BTreeMap<String, AttributeValue>, key: String, value: &Value) {
-    if matches!(key.as_str(), "input.value" | "output.value") && !value.is_null() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        found.insert(key, AttributeValue::Text(text));
-        return;
-    }
-    match value {
-        Value::Null => {}
-        Value::Bool(boolean) => drop(found.insert(key, AttributeValue::Boolean(*boolean))),
-        Value::Number(number) => drop(found.insert(key, numeric(number))),
-        Value::String(text) => match opened_metadata(&key, text) {
-            Some(object) => insert_object(found, &key, &object),
-            None => drop(found.insert(key, AttributeValue::Text(text.clone()))),
-        },
-        Value::Object(object) => insert_object(found, &key, object),
-        Value::Array(items) => match scalar_list(items) {
-            Some(list) => drop(found.insert(key, list)),
-            None => items.iter().enumerate().for_each(|(i, item)| insert(found, format!("{key}.{i}"), item)),
-        },
-    }
+struct Found {
+    attributes: BTreeMap<String, AttributeValue>,
+    /// Bytes that may still come.
+    room: usize,
 }
 
-fn insert_object(found: &mut BTreeMap<String, AttributeValue>, prefix: &str, object: &Map<String, Value>) {
-    for (key, value) in object {
-        insert(found, format!("{prefix}.{key}"), value);
+/// `None` where there is no more room.
+impl Found {
+    fn insert(&mut self, key: String, value: &Value) -> Option<()> {
+        if matches!(key.as_str(), "input.value" | "output.value") && !value.is_null() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            return self.put(key, AttributeValue::Text(text));
+        }
+        match value {
+            Value::Null => Some(()),
+            Value::Bool(boolean) => self.put(key, AttributeValue::Boolean(*boolean)),
+            Value::Number(number) => self.put(key, numeric(number)),
+            Value::String(text) => match opened_metadata(&key, text) {
+                Some(object) => self.insert_object(&key, &object),
+                None => self.put(key, AttributeValue::Text(text.clone())),
+            },
+            Value::Object(object) => self.insert_object(&key, object),
+            Value::Array(items) => match scalar_list(items) {
+                Some(list) => self.put(key, list),
+                None => items.iter().enumerate().try_for_each(|(i, item)| self.insert_below(&key, i, item)),
+            },
+        }
+    }
+
+    fn insert_object(&mut self, prefix: &str, object: &Map<String, Value>) -> Option<()> {
+        object.iter().try_for_each(|(key, value)| self.insert_below(prefix, key, value))
+    }
+
+    fn insert_below(&mut self, prefix: &str, key: impl Display, value: &Value) -> Option<()> {
+        // Before the key is made: making it is what costs.
+        self.take(prefix.len())?;
+        self.insert(format!("{prefix}.{key}"), value)
+    }
+
+    fn put(&mut self, key: String, value: AttributeValue) -> Option<()> {
+        self.take(match &value {
+            AttributeValue::Text(text) => text.len(),
+            AttributeValue::Texts(texts) => texts.iter().map(String::len).sum(),
+            _ => 0, // not longer than their text, of which there are no copies
+        })?;
+        self.attributes.insert(key, value);
+        Some(())
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<()> {
+        self.room = self.room.checked_sub(bytes)?;
+        Some(())
     }
 }
 
@@ -137,6 +176,18 @@ mod tests {
             ("metadata.attempt".to_owned(), AttributeValue::Integer(1)),
         ];
         assert_eq!(flat(json!({"metadata": "{\"attempt\": 1}", "bad.metadata": "{not json"})), expected);
+    }
+
+    #[test]
+    fn a_long_key_before_many_nested_ones_is_not_multiplied() {
+        let nested: Map<_, _> = (0..1000).map(|i| (i.to_string(), Value::Null)).collect();
+        let attributes = json!({ "k".repeat(1000): nested });
+        let within = |bytes| flatten_within(bytes, pairs(attributes.as_object().unwrap()));
+        assert_eq!(within(500_000), None);
+        assert_eq!(within(1_001_000), Some(vec![]));
+        let texts = json!({ "a": { "b": "12345", "c": ["12", "34"] } });
+        let within = |bytes| flatten_within(bytes, pairs(texts.as_object().unwrap())).map(|found| found.len());
+        assert_eq!((within(11), within(12)), (None, Some(2)));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) fn records(value: &Value, out: &mut dyn FnMut(Result<Record, String>)
     } else if let Some(resources) = field(object, &["resourceSpans", "resource_spans"]) {
         otlp_json::resource_spans(resources, out);
     } else if field(object, &["startTimeUnixNano", "start_time_unix_nano"]).is_some() {
-        out(otlp_json::span(object).map(|span| Record::Span { project: project(object), span }));
+        out(otlp_json::span(object, usize::MAX).map(|span| Record::Span { project: project(object), span }));
     } else if field(object, &["start_time", "context", "context.span_id"]).is_some() {
         span(object, out);
     } else if field(object, &["annotator_kind", "annotatorKind", "result"]).is_some() {
@@ -141,7 +141,7 @@ fn annotation(object: &Map<String, Value>) -> Result<Annotation, String> {
         explanation: text(object, &["result.explanation", "explanation"])?,
         identifier: text(object, &["identifier"])?.unwrap_or_default(),
         metadata: match field(object, &["metadata"]) {
-            Some(Value::Object(metadata)) => flatten(pairs(metadata)),
+            Some(Value::Object(metadata)) => annotation_metadata(metadata),
             Some(_) => return Err("an annotation's `metadata` is not an object".to_owned()),
             None => Vec::new(),
         },
@@ -149,6 +149,22 @@ fn annotation(object: &Map<String, Value>) -> Result<Annotation, String> {
         updated_at_ns,
         name,
     })
+}
+
+/// Flattened, as attributes are; and what is an object or a list of different things, as JSON too: what a person
+/// corrected is often that. An empty one is nothing, as everywhere.
+fn annotation_metadata(metadata: &Map<String, Value>) -> Vec<Attribute> {
+    let mut found = flatten(pairs(metadata));
+    for (key, value) in metadata {
+        let is_whole = found.iter().any(|attribute| attribute.key == *key);
+        let is_full = value.as_object().is_some_and(|object| !object.is_empty())
+            || value.as_array().is_some_and(|list| !list.is_empty());
+        if is_full && !is_whole {
+            found.push(Attribute { key: key.clone(), value: AttributeValue::Text(value.to_string()) });
+        }
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    found
 }
 
 fn document_position(object: &Map<String, Value>) -> Result<Option<u32>, String> {
@@ -181,13 +197,15 @@ pub(super) fn text(object: &Map<String, Value>, names: &[&str]) -> Result<Option
 
 /// A hex id of this many digits, in lower case; an empty one is absent.
 pub(super) fn id(object: &Map<String, Value>, names: &[&str], digits: usize) -> Result<Option<String>, String> {
-    match text(object, names)? {
-        Some(id) if id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            Ok(Some(id.to_ascii_lowercase()))
-        }
-        Some(id) if id.is_empty() => Ok(None),
-        Some(id) => Err(format!("`{}` `{id}` is not {digits} hex digits", names[0])),
-        None => Ok(None),
+    text(object, names)?.map_or(Ok(None), |id| checked_id(names[0], id, digits))
+}
+
+/// As [`id`], of a text that is there.
+pub(super) fn checked_id(name: &str, id: String, digits: usize) -> Result<Option<String>, String> {
+    match id.as_str() {
+        "" => Ok(None),
+        id if id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(id.to_ascii_lowercase())),
+        id => Err(format!("`{name}` `{id}` is not {digits} hex digits")),
     }
 }
 

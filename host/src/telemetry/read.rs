@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Transaction, params_from_iter};
 
-use super::{TelemetryError, TelemetryStore, attributes, names};
+use super::{TelemetryError, TelemetryStore, attributes, inputs, names};
 use crate::plugins::bindings::types::{
     Annotation, AnnotatorKind, Attribute, DocumentAnnotation, MatchRule, Span, SpanStatus,
 };
@@ -33,7 +33,7 @@ pub struct Batches<'s> {
     /// Holds one state of the store while another process imports. `None` inside an outer transaction.
     _snapshot: Option<Transaction<'s>>,
     sql: String,
-    /// Project and the rules' texts; the cursor follows.
+    /// Project and the rules' texts, where the statement selects by them; the cursor follows.
     values: Vec<Value>,
     limits: BatchLimits,
     /// (input key, start time, row id) of the last span given; `None` when all are.
@@ -45,7 +45,8 @@ pub struct Batches<'s> {
 impl TelemetryStore {
     /// The spans that match any of `rules` (none match an empty list), with their annotations, in batches.
     ///
-    /// Spans with equal `input.value` come in one batch, ordered by start time; inputs come in the order of a hash.
+    /// Spans with equal `input.value` come in one batch, ordered by start time; inputs come in the order of a hash. Where
+    /// `input_key` is given, and an input is a JSON object that has this key, its field is the input.
     /// A group that exceeds the limits by itself is split, and counted in [`Batches::split_groups`]. Memory is
     /// bounded by one batch. Annotations come ordered by their time of update.
     ///
@@ -55,25 +56,40 @@ impl TelemetryStore {
         &self,
         project: &str,
         rules: &[MatchRule],
+        input_key: Option<&str>,
         limits: BatchLimits,
     ) -> Result<Batches<'_>, TelemetryError> {
         let project = self.project_id(project)?;
         let (condition, texts) = condition(rules);
-        let [key, start, id] = [2, 3, 4].map(|i| texts.len() + i);
-        let sql = format!(
-            "SELECT input_key, start_time_ns, id, span_id, trace_id, parent_id, name, kind, status, end_time_ns,
-                    attributes
-             FROM spans INDEXED BY spans_by_input
-             WHERE project = ?1 AND (input_key, start_time_ns, id) > (?{key}, ?{start}, ?{id}) AND ({condition})
-             ORDER BY input_key, start_time_ns, id"
-        );
+        let mut values: Vec<Value> = [Value::Integer(project)].into_iter().chain(texts).collect();
+        let selected = format!("project = ?1 AND ({condition})");
         let snapshot =
             self.run(|connection| connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose())?;
+        const COLUMNS: &str = "span_id, trace_id, parent_id, name, kind, status, end_time_ns, attributes";
+        let sql = match input_key {
+            None => {
+                let [key, start, id] = [1, 2, 3].map(|i| values.len() + i);
+                format!(
+                    "SELECT input_key, start_time_ns, id, {COLUMNS} FROM spans INDEXED BY spans_by_input
+                     WHERE (input_key, start_time_ns, id) > (?{key}, ?{start}, ?{id}) AND {selected}
+                     ORDER BY input_key, start_time_ns, id"
+                )
+            }
+            Some(field) => {
+                self.run(|connection| inputs::group(connection, &selected, &values, field))?;
+                values.clear();
+                format!(
+                    "SELECT key, inputs.start_time_ns, inputs.id, {COLUMNS} FROM temp.inputs CROSS JOIN spans USING (id)
+                     WHERE (key, inputs.start_time_ns, inputs.id) > (?1, ?2, ?3)
+                     ORDER BY key, inputs.start_time_ns, inputs.id"
+                )
+            }
+        };
         Ok(Batches {
             store: self,
             _snapshot: snapshot,
             sql,
-            values: [Value::Integer(project)].into_iter().chain(texts).collect(),
+            values,
             limits,
             cursor: Some([i64::MIN; 3]),
             split_group: None,

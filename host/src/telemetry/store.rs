@@ -1,6 +1,7 @@
 //! The embedded telemetry store: one SQLite file of projects, spans and annotations.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use sha2::{Digest, Sha256};
@@ -68,6 +69,24 @@ impl TelemetryStore {
         Ok(self)
     }
 
+    /// From now on what this writes is on the disk once it is committed, a power cut included; it waits that long for other
+    /// writers, and its log comes to about `log_bytes` before they go to the store itself.
+    ///
+    /// # Errors
+    /// As for [`TelemetryStore::open`].
+    pub fn be_durable(&mut self, patience: Duration, log_bytes: u32) -> Result<(), TelemetryError> {
+        self.run(|connection| {
+            connection.busy_timeout(patience)?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            // Span ids are random, and with them the pages of their indices: the default of 2 MB spills in a transaction of
+            // some thousand spans.
+            connection.pragma_update(None, "cache_size", -16 * 1024)?;
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", (log_bytes / 4096).max(1), |_| Ok(()))?;
+            // What a long read made of the log is given back after it.
+            connection.pragma_update_and_check(None, "journal_size_limit", 2 * i64::from(log_bytes), |_| Ok(()))
+        })
+    }
+
     /// The projects, by name.
     ///
     /// # Errors
@@ -105,6 +124,14 @@ impl TelemetryStore {
     /// The store's file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file can't grow from now on, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn cannot_grow(&self, cannot: bool) {
+        let pages = self.connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).unwrap();
+        let most = if cannot { pages } else { i64::from(u32::MAX - 1) };
+        self.connection.pragma_update_and_check(None, "max_page_count", most, |_| Ok(())).unwrap();
     }
 
     pub(super) fn project_id(&self, project: &str) -> Result<i64, TelemetryError> {

@@ -8,6 +8,50 @@ use super::store::input_key;
 use super::{TelemetryError, TelemetryStore, attributes, names};
 use crate::plugins::bindings::types::{Annotation, AttributeValue, Span};
 
+/// A span as the store has it: whatever needs no store is done, on whichever thread.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpanRow {
+    span_id: String,
+    trace_id: String,
+    parent_id: Option<String>,
+    name: String,
+    kind: &'static str,
+    status: &'static str,
+    start_time_ns: i64,
+    end_time_ns: i64,
+    input_key: i64,
+    attributes: String,
+}
+
+impl SpanRow {
+    /// The span without its annotations: those are [`Writer::put_annotation`]'s.
+    pub fn new(span: &Span) -> Self {
+        let input = span.attributes.iter().find_map(|attribute| match &attribute.value {
+            AttributeValue::Text(text) if attribute.key == "input.value" => Some(text.as_str()),
+            _ => None,
+        });
+        Self {
+            span_id: span.span_id.clone(),
+            trace_id: span.trace_id.clone(),
+            parent_id: span.parent_id.clone(),
+            name: span.name.clone(),
+            kind: names::of_span_kind(span.kind),
+            status: names::of_span_status(span.status),
+            start_time_ns: span.start_time_ns.cast_signed(),
+            end_time_ns: span.end_time_ns.cast_signed(),
+            input_key: input_key(input, &span.span_id),
+            attributes: attributes::encode(&span.attributes),
+        }
+    }
+
+    /// What it takes of memory.
+    pub fn bytes(&self) -> usize {
+        let parent = self.parent_id.as_ref().map_or(0, String::len);
+        let texts = [&self.span_id, &self.trace_id, &self.name, &self.attributes].map(String::capacity);
+        size_of::<Self>() + parent + texts.iter().sum::<usize>()
+    }
+}
+
 /// What an upsert did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upsert {
@@ -21,13 +65,14 @@ pub enum Upsert {
     Stale,
 }
 
-/// A writer on a store. Commits every 1024 writes and at [`Writer::finish`]; dropped earlier, it takes back what is
-/// not committed.
+/// A writer on a store. Commits every 1024 writes, unless all of them are one transaction, and at [`Writer::finish`]; dropped
+/// earlier, it takes back what is not committed.
 #[derive(Debug)]
 pub struct Writer<'s> {
     store: &'s TelemetryStore,
     projects: HashMap<String, i64>,
     uncommitted: u32,
+    writes_per_transaction: u32,
 }
 
 const WRITES_PER_TRANSACTION: u32 = 1024;
@@ -35,7 +80,15 @@ const WRITES_PER_TRANSACTION: u32 = 1024;
 impl TelemetryStore {
     /// Starts writing. `&mut`: two writers of one connection would share a transaction.
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer { store: self, projects: HashMap::new(), uncommitted: 0 }
+        let writes_per_transaction = WRITES_PER_TRANSACTION;
+        Writer { store: self, projects: HashMap::new(), uncommitted: 0, writes_per_transaction }
+    }
+
+    /// Starts writing what is stored as a whole, or not at all.
+    pub fn transaction(&mut self) -> Writer<'_> {
+        let mut writer = self.writer();
+        writer.writes_per_transaction = u32::MAX;
+        writer
     }
 }
 
@@ -45,24 +98,28 @@ impl Writer<'_> {
     /// # Errors
     /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
     pub fn put_span(&mut self, project: &str, span: &Span) -> Result<Upsert, TelemetryError> {
+        self.put_row(project, &SpanRow::new(span))
+    }
+
+    /// As [`Writer::put_span`].
+    ///
+    /// # Errors
+    /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
+    pub fn put_row(&mut self, project: &str, row: &SpanRow) -> Result<Upsert, TelemetryError> {
         self.begin()?;
         let project = self.project(project)?;
-        let input = span.attributes.iter().find_map(|attribute| match &attribute.value {
-            AttributeValue::Text(text) if attribute.key == "input.value" => Some(text.as_str()),
-            _ => None,
-        });
         let values = params![
             project,
-            span.span_id,
-            span.trace_id,
-            span.parent_id,
-            span.name,
-            names::of_span_kind(span.kind),
-            names::of_span_status(span.status),
-            span.start_time_ns.cast_signed(),
-            span.end_time_ns.cast_signed(),
-            input_key(input, &span.span_id),
-            attributes::encode(&span.attributes),
+            row.span_id,
+            row.trace_id,
+            row.parent_id,
+            row.name,
+            row.kind,
+            row.status,
+            row.start_time_ns,
+            row.end_time_ns,
+            row.input_key,
+            row.attributes,
         ];
         self.store.run(|connection| upsert(connection, INSERT_SPAN, UPDATE_SPAN, values))
     }
@@ -129,6 +186,14 @@ impl Writer<'_> {
         })
     }
 
+    /// Whether the project has the span.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Database`] or [`TelemetryError::Damaged`].
+    pub fn has_span(&self, project: &str, span_id: &str) -> Result<bool, TelemetryError> {
+        self.store.run(|connection| Ok(first(connection, FIND_SPAN, [project, span_id])?.is_some()))
+    }
+
     /// Commits what is left.
     ///
     /// # Errors
@@ -138,7 +203,7 @@ impl Writer<'_> {
     }
 
     fn begin(&mut self) -> Result<(), TelemetryError> {
-        if self.uncommitted >= WRITES_PER_TRANSACTION {
+        if self.uncommitted >= self.writes_per_transaction {
             self.commit()?;
         }
         if self.uncommitted == 0 {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::TenantError;
 use super::confine::real;
-use crate::config::{ConfigError, Granted, is_folder_name, size};
+use crate::config::{self, ConfigError, Granted, Options, ServeOptions, is_folder_name, size};
 use crate::plugins::PluginGrants;
 
 /// The operator's file, checked.
@@ -20,6 +20,7 @@ pub struct Operator {
     tenants_dir: PathBuf,
     /// Real paths of what every tenant may read.
     shared_dirs: Vec<PathBuf>,
+    serve: ServeOptions,
     defaults: Terms,
     tenants: BTreeMap<String, Terms>,
 }
@@ -31,6 +32,8 @@ struct File {
     tenants_dir: PathBuf,
     #[serde(default)]
     shared_dirs: Vec<PathBuf>,
+    #[serde(default)]
+    serve: ServeOptions,
     #[serde(default)]
     defaults: Terms,
     #[serde(default)]
@@ -92,6 +95,10 @@ impl Operator {
                 format!("`{}` of `shared_dirs` overlaps `tenants_dir`: what is shared lies elsewhere", dir.display());
             return Err(wrong(what).into());
         }
+        if file.serve.token_file.is_some() || file.serve.store_quota.is_some() {
+            let what = "`token_file` and `store_quota` are a tenant's: set them in `[tenants.NAME]`, not in `[serve]`";
+            return Err(wrong(what.to_owned()).into());
+        }
         if file.defaults.token_file.is_some() {
             return Err(
                 wrong("`token_file` in `[defaults]` would make all tenants one: give each its own".to_owned()).into()
@@ -104,13 +111,24 @@ impl Operator {
         }
         let relative = |terms: Terms| Terms { token_file: terms.token_file.map(|file| base.join(file)), ..terms };
         let tenants = file.tenants.into_iter().map(|(name, terms)| (name, relative(terms))).collect();
-        let operator = Self { path: path.to_owned(), tenants_dir, shared_dirs, defaults: file.defaults, tenants };
+        let (path, serve, defaults) = (path.to_owned(), file.serve, file.defaults);
+        let operator = Self { path, tenants_dir, shared_dirs, serve, defaults, tenants };
         operator.granted(&Terms::default())?;
         // A mistake in one tenant's table is the operator's to hear of, whoever is served.
         for terms in operator.tenants.values() {
             operator.granted(terms)?;
         }
         Ok(operator)
+    }
+
+    /// `[serve]`, with `flags` over it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`].
+    pub fn serving(&self, flags: &ServeOptions) -> Result<ServeOptions, ConfigError> {
+        let options = |serve: &ServeOptions| Options { serve: serve.clone(), ..Options::default() };
+        let merged = config::merge(&options(&self.serve), &options(flags));
+        merged.map(|options| options.serve).map_err(|error| ConfigError::syntax(&self.path, &error))
     }
 
     /// The names of the tenants.

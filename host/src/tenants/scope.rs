@@ -7,6 +7,7 @@ use super::confine::{leads_into, real};
 use super::operator::{Operator, Tenant};
 use crate::config::{self, ConfigError, DEFAULT_FILE, Options};
 use crate::error::HostError;
+use crate::plugins::PinnedRef;
 
 /// Whom a command works for.
 #[derive(Debug)]
@@ -171,18 +172,10 @@ impl Tenant {
     }
 
     fn check_plugin(&self, plugin: &str) -> Result<(), TenantError> {
-        // Anything but digits behind it would be more of a path.
-        let pinned = plugin.rsplit_once("@sha256:").filter(|(_, pin)| pin.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let path = Path::new(pinned.map_or(plugin, |(path, _)| path));
-        if path.extension().is_none_or(|extension| extension != "wasm") && !plugin.contains('/') {
-            return Ok(()); // the name of a built-in one
-        }
-        // What lies beside it is read with it, and quoted where it is wrong.
-        for file in [path.to_owned(), path.with_file_name("plugin.toml"), path.with_extension("wasm.sig")] {
-            let roots = self.readable();
-            self.check(path, "plugins", &file, "read", &roots)?;
-        }
-        Ok(())
+        // What lies beside a component is read with it, and quoted where it is wrong.
+        let files = PinnedRef::place(plugin).files();
+        let roots = self.readable();
+        files.iter().try_for_each(|file| self.check(&files[0], "plugins", file, "read", &roots))
     }
 
     fn check_read(&self, what: &str, path: &Path) -> Result<(), TenantError> {

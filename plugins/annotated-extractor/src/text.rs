@@ -43,6 +43,17 @@ pub(crate) fn scalar(value: &AttributeValue) -> Option<String> {
     }
 }
 
+/// The text of a scalar, and a list as JSON: what a person wrote as a correction.
+pub(crate) fn written(value: &AttributeValue) -> Option<String> {
+    match value {
+        AttributeValue::Texts(list) => serde_json::to_string(list).ok(),
+        AttributeValue::Integers(list) => serde_json::to_string(list).ok(),
+        AttributeValue::Numbers(list) => serde_json::to_string(list).ok(),
+        AttributeValue::Booleans(list) => serde_json::to_string(list).ok(),
+        value => scalar(value),
+    }
+}
+
 /// `spans` is not empty; the first one leads.
 pub(crate) fn lineage(spans: &[&Span], annotation_names: Vec<String>) -> Lineage {
     let session = attribute(&spans[0].attributes, "session.id").and_then(scalar);

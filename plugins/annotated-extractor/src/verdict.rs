@@ -1,7 +1,7 @@
 //! What annotations say of an output. A label decides; a score does only where a score rule names its annotation.
 
 use crate::extraction::VerdictRules;
-use crate::text::{attribute, field, scalar};
+use crate::text::{attribute, field, written};
 use crate::types::Annotation;
 
 /// # Errors
@@ -150,7 +150,7 @@ impl Judge {
         if !self.is_verdict(annotation) {
             return None;
         }
-        let in_metadata = |key: &String| attribute(&annotation.metadata, key).and_then(scalar);
+        let in_metadata = |key: &String| attribute(&annotation.metadata, key).and_then(written);
         let explains = self.rules.explanation_correction_labels.contains(&label(annotation));
         let explanation = annotation.explanation.clone().filter(|_| explains);
         let given = self.rules.correction_keys.iter().filter_map(in_metadata).chain(explanation);

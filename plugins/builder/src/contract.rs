@@ -59,8 +59,9 @@ pub(crate) fn verify(name: &str, folder: &Path, component: &[u8]) -> Result<()> 
     }
     let surface = Surface::of(component).with_context(|| format!("`{name}`"))?;
     let log = format!("tunesmith:plugin/log@{}", manifest.wit);
-    let may_log = manifest.wants.iter().any(|want| want == "log");
-    let imports: Vec<_> = surface.imports.into_iter().filter(|import| !(may_log && *import == log)).collect();
+    let wants = |want: &str| manifest.wants.iter().any(|wanted| wanted == want);
+    let granted = |import: &str| wants("log") && import == log || wants("wasi") && import.starts_with("wasi:");
+    let imports: Vec<_> = surface.imports.into_iter().filter(|import| !granted(import)).collect();
     if !imports.is_empty() {
         bail!("`{name}` imports `{}`; a plugin has no ambient authority: remove what needs it", imports.join("`, `"));
     }

@@ -10,5 +10,6 @@ bin=$tools/node_modules/.bin/componentize-qjs
 mkdir -p "$out"
 stub=--stub-wasi wants=
 [ -z "${WITH_WASI:-}" ] || stub= wants='"wasi", '
-"$bin" --wit wit --world "$(field kind)" --js plugin.js --sync --opt-size $stub --output "$out/$(field name).wasm"
+"$bin" --wit wit --world "$(field kind)" --js plugin.js --sync --opt-size $stub \
+    --output "$out/$(field name).wasm" > /dev/null
 sed "s/^wants = \[/&$wants/" plugin.toml > "$out/plugin.toml"

@@ -31,11 +31,9 @@ fn format_one(example: Example) -> Formatted {
             chosen: e.chosen,
             rejected: e.rejected,
         }),
-        Example::Triplet(e) => TrainingRecord::Triplet(TripletRecord {
-            anchor: e.anchor,
-            positive: e.positive,
-            negative: e.negative,
-        }),
+        Example::Triplet(e) => {
+            TrainingRecord::Triplet(TripletRecord { anchor: e.anchor, positive: e.positive, negative: e.negative })
+        }
     })
 }
 

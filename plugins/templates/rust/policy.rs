@@ -12,9 +12,12 @@ struct Plugin;
 impl Guest for Plugin {
     fn decide(config: PolicyConfig, statistics: DatasetStatistics) -> Result<Decision, PluginError> {
         let (method, kind, have, need) = match statistics.model_type {
-            ModelType::Llm => {
-                (TrainingMethod::Sft, ExampleKind::ApprovedExample, statistics.approved_examples, config.min_sft_examples)
-            }
+            ModelType::Llm => (
+                TrainingMethod::Sft,
+                ExampleKind::ApprovedExample,
+                statistics.approved_examples,
+                config.min_sft_examples,
+            ),
             ModelType::Embedding => {
                 (TrainingMethod::Triplet, ExampleKind::Triplet, statistics.triplets, config.min_triplets)
             }

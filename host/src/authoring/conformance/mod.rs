@@ -42,7 +42,7 @@ fn outcome(check: &'static str, result: Result<(), String>) -> Outcome {
 }
 
 /// An error that the plugin chose to give: it says what it does not serve.
-pub fn is_own(error: &PluginError) -> bool {
+fn is_own(error: &PluginError) -> bool {
     matches!(error, PluginError::Call { fault: Fault::Plugin(_), .. })
 }
 

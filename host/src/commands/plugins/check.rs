@@ -28,6 +28,7 @@ fn text(inspection: &Inspection) -> String {
         let wants: Vec<_> = manifest.wants.iter().map(ToString::to_string).collect();
         row("wants", if wants.is_empty() { "nothing".to_owned() } else { wants.join(", ") });
     }
+    row("signed by", inspection.signer.map_or_else(|| "nobody".to_owned(), |key| key.to_string()));
     if let Some(kind) = inspection.kind {
         row("world", kind.to_string());
     }

@@ -57,8 +57,14 @@ struct Wants {
 }
 
 pub(super) fn run(config: &RunConfig) -> Result<Answer, HostError> {
-    let engine = PluginEngine::new(config.plugins.limits)?;
-    let rows = PluginKind::ALL.into_iter().map(|kind| row(&engine, config.resolution(kind)));
+    let inspected = PluginKind::ALL.map(|kind| {
+        let resolution = config.resolution(kind);
+        let inspection = resolution.inspect();
+        (resolution, inspection)
+    });
+    let allowed = inspected.iter().flat_map(|(_, inspection)| inspection).map(|found| found.package.allowance.limits);
+    let engine = PluginEngine::new(allowed.fold(config.plugins.limits, |limits, own| limits.covering(&own)))?;
+    let rows = inspected.into_iter().map(|(resolution, inspection)| row(&engine, resolution, inspection));
     let explanation = Explanation {
         tenant_id: &config.tenant_id,
         agent_type: &config.agent_type,
@@ -70,8 +76,8 @@ pub(super) fn run(config: &RunConfig) -> Result<Answer, HostError> {
     Ok(answer)
 }
 
-fn row(engine: &Arc<PluginEngine>, resolution: Resolution) -> Row {
-    let (found, problems) = match resolution.inspect() {
+fn row(engine: &Arc<PluginEngine>, resolution: Resolution, inspection: Result<Inspection, PluginError>) -> Row {
+    let (found, problems) = match inspection {
         Ok(Inspection { package, mut problems }) => {
             // Of a plugin that may not serve, the component is looked at too: its faults are to be mended with the others.
             problems.extend(admit(engine, resolution.kind, &package).err());

@@ -12,7 +12,7 @@ use crate::cli::TestArgs;
 use crate::commands::Answer;
 use crate::error::HostError;
 use crate::plugins::{
-    CallCost, Limits, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, PluginRef, Surface,
+    CallCost, Fault, Limits, PluginEngine, PluginError, PluginIdentity, PluginKind, PluginPackage, PluginRef, Surface,
 };
 use crate::report;
 
@@ -98,7 +98,7 @@ fn run_fixture(subject: &Subject, fixture: &Fixture, expected: Option<&BTreeMap<
 fn called(subject: &Subject, call: &Call) -> Result<Value, String> {
     match subject.call(call) {
         Ok(output) => Ok(output),
-        Err(error) if authoring::is_own(&error) => Ok(json!({ "error": error.to_string() })),
+        Err(PluginError::Call { fault: Fault::Plugin(own), .. }) => Ok(json!({ "error": own })),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -135,7 +135,9 @@ fn one_by_one(subject: &Subject, call: &Call, together: &Value) -> Option<String
     let (Call::Format(config, examples), Value::Array(together)) = (call, together) else { return None };
     examples.iter().zip(together).enumerate().find_map(|(index, (example, expected))| {
         match called(subject, &Call::Format(config.clone(), vec![example.clone()])) {
-            Ok(alone) => first_difference(expected, &alone[0]).map(|difference| format!("[{index}]{difference}")),
+            Ok(alone) => {
+                first_difference(&json!([expected]), &alone).map(|difference| format!("[{index}]{difference}"))
+            }
             Err(error) => Some(format!("[{index}]: {error}")),
         }
     })

@@ -2,7 +2,7 @@ use crate::extraction::{ExtractionConfig, ScoreRule};
 use crate::fixtures::{
     at, by, config, correcting, extract, instructions, label, named, pairs, reasons, scored, span, texts,
 };
-use crate::types::{Annotation, AnnotatorKind};
+use crate::types::{Annotation, AnnotatorKind, Attribute, AttributeValue};
 
 /// `approved`, `corrected`, or the reason why not, of one span that answered `general_agent`.
 fn outcome_under(config: ExtractionConfig, annotations: Vec<Annotation>) -> String {
@@ -138,6 +138,15 @@ fn annotator_kinds_that_disagree_follow_the_configured_order() {
 }
 
 #[test]
+fn a_note_is_no_verdict_even_where_every_name_counts() {
+    let mut config = config();
+    config.verdicts.annotation_names.clear();
+    config.verdicts.explanation_correction_labels = texts(&["approved"]);
+    let note = Annotation { label: None, explanation: Some("approved".into()), ..label("") };
+    assert_eq!(outcome_under(config, vec![named("note", note)]), "no verdict");
+}
+
+#[test]
 fn correction_is_the_output_and_makes_a_pair() {
     let annotations = vec![correcting(" weather_agent ", label("rejected"))];
     let extraction = extract(config(), vec![span("s1", "q", "general_agent", annotations)]);
@@ -172,6 +181,23 @@ fn first_correction_key_wins_and_a_blank_one_is_none() {
     };
     assert_eq!(keys("one", "two"), "one");
     assert_eq!(keys(" ", "two"), "two");
+}
+
+#[test]
+fn a_list_is_a_correction_as_json() {
+    let lists = [
+        (AttributeValue::Texts(vec!["Paris".into(), "\"x\"".into()]), r#"["Paris","\"x\""]"#),
+        (AttributeValue::Integers(vec![1, 2]), "[1,2]"),
+        (AttributeValue::Numbers(vec![0.5]), "[0.5]"),
+        (AttributeValue::Booleans(vec![true]), "[true]"),
+    ];
+    for (value, expected) in lists {
+        let metadata = vec![Attribute { key: "correction".into(), value }];
+        let extraction =
+            extract(config(), vec![span("s", "q", "original", vec![Annotation { metadata, ..label("rejected") }])]);
+        assert_eq!(instructions(&extraction)[0].output, expected);
+        assert_eq!(pairs(&extraction)[0].chosen, expected);
+    }
 }
 
 #[test]

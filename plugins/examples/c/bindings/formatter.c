@@ -3,9 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Exported Functions from `tunesmith:plugin/formatting@0.1.0`
+// Imported Functions from `tunesmith:plugin/log@0.1.1`
 
-__attribute__((__weak__, __export_name__("cabi_post_tunesmith:plugin/formatting@0.1.0#format")))
+__attribute__((__import_module__("tunesmith:plugin/log@0.1.1"), __import_name__("write")))
+extern void __wasm_import_tunesmith_plugin_log_write(int32_t, uint8_t *, size_t);
+
+// Exported Functions from `tunesmith:plugin/formatting@0.1.1`
+
+__attribute__((__weak__, __export_name__("cabi_post_tunesmith:plugin/formatting@0.1.1#format")))
 void __wasm_export_exports_tunesmith_plugin_formatting_format_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -567,7 +572,11 @@ void formatter_string_free(formatter_string_t *ret) {
 
 // Component Adapters
 
-__attribute__((__export_name__("tunesmith:plugin/formatting@0.1.0#format")))
+void tunesmith_plugin_log_write(tunesmith_plugin_log_level_t level, formatter_string_t *message) {
+  __wasm_import_tunesmith_plugin_log_write((int32_t) level, (uint8_t *) (*message).ptr, (*message).len);
+}
+
+__attribute__((__export_name__("tunesmith:plugin/formatting@0.1.1#format")))
 uint8_t * __wasm_export_exports_tunesmith_plugin_formatting_format(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2, uint8_t * arg3, size_t arg4) {
   exports_tunesmith_plugin_formatting_formatter_config_t arg7 = (exports_tunesmith_plugin_formatting_formatter_config_t) {
     (formatter_string_t) (formatter_string_t) { (uint8_t*)(arg), (arg0) },

@@ -14,6 +14,13 @@ typedef struct formatter_string_t {
   size_t len;
 } formatter_string_t;
 
+typedef uint8_t tunesmith_plugin_log_level_t;
+
+#define TUNESMITH_PLUGIN_LOG_LEVEL_DEBUG 0
+#define TUNESMITH_PLUGIN_LOG_LEVEL_INFO 1
+#define TUNESMITH_PLUGIN_LOG_LEVEL_WARN 2
+#define TUNESMITH_PLUGIN_LOG_LEVEL_ERROR 3
+
 typedef struct {
   formatter_string_t *ptr;
   size_t len;
@@ -387,7 +394,12 @@ typedef struct {
   } val;
 } exports_tunesmith_plugin_formatting_result_list_formatted_plugin_error_t;
 
-// Exported Functions from `tunesmith:plugin/formatting@0.1.0`
+// Imported Functions from `tunesmith:plugin/log@0.1.1`
+// The host adds the plugin's name and the call. Line breaks and other control characters are written as escapes.
+// A call may write 200 lines and what `plugins.log_kib` says; lines beyond are dropped, and counted in the log.
+extern void tunesmith_plugin_log_write(tunesmith_plugin_log_level_t level, formatter_string_t *message);
+
+// Exported Functions from `tunesmith:plugin/formatting@0.1.1`
 bool exports_tunesmith_plugin_formatting_format(exports_tunesmith_plugin_formatting_formatter_config_t *config, exports_tunesmith_plugin_formatting_list_example_t *examples, exports_tunesmith_plugin_formatting_list_formatted_t *ret, exports_tunesmith_plugin_formatting_plugin_error_t *err);
 
 // Helper Functions

@@ -48,6 +48,7 @@ impl Guest for Hostile {
             "missing-field" => {
                 Ok((0..examples.len()).map(|index| completion(if index == 5 { "" } else { "x" })).collect())
             }
+            "one-prompt" => Ok((0..examples.len()).map(|index| completion(&index.to_string())).collect()),
             "equal-sides" => {
                 let pair = || PreferenceRecord { prompt: "x".into(), chosen: "y".into(), rejected: "y".into() };
                 Ok(examples.iter().map(|_| Formatted::Ready(TrainingRecord::Preference(pair()))).collect())

@@ -1,0 +1,84 @@
+//! Who may write into which store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use super::error::ServerError;
+use super::refusal::Refusal;
+use super::store_writer::StoreWriter;
+use super::token;
+
+/// A tenant, as the operator describes it: who has the token writes into the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantAccess {
+    /// For the log.
+    pub tenant_id: String,
+    /// Of the token that its clients send.
+    pub token_sha256: [u8; 32],
+    /// Its telemetry store.
+    pub store: PathBuf,
+    /// Bytes that the store may take of the disk.
+    pub store_quota: Option<u64>,
+}
+
+/// A tenant whose store is open.
+pub(super) struct Tenant {
+    pub(super) access: TenantAccess,
+    pub(super) writer: StoreWriter,
+}
+
+pub(super) struct Tenants(Vec<Arc<Tenant>>);
+
+impl Tenants {
+    pub(super) fn new(tenants: Vec<Tenant>) -> Self {
+        Self(tenants.into_iter().map(Arc::new).collect())
+    }
+
+    /// Whose token a request has. How long the answer takes does not depend on it.
+    pub(super) fn of(&self, headers: &HeaderMap) -> Result<Arc<Tenant>, Refusal> {
+        let given = bearer(headers).filter(|token| !token.is_empty()).ok_or_else(Refusal::unauthenticated)?;
+        let given = token::sha256(given);
+        let mut found = u64::MAX;
+        for (index, tenant) in (0..).zip(&self.0) {
+            found.conditional_assign(&index, tenant.access.token_sha256.ct_eq(&given));
+        }
+        let tenant = usize::try_from(found).ok().and_then(|index| self.0.get(index));
+        tenant.cloned().ok_or_else(Refusal::unauthenticated)
+    }
+}
+
+/// No two tenants have one token or one store.
+pub(super) fn check(tenants: &[TenantAccess]) -> Result<(), ServerError> {
+    for (index, one) in tenants.iter().enumerate() {
+        for other in &tenants[index + 1..] {
+            let shared = match () {
+                () if one.token_sha256 == other.token_sha256 => "token",
+                () if same_file(&one.store, &other.store) => "store",
+                () => continue,
+            };
+            let (one, other) = (one.tenant_id.clone(), other.tenant_id.clone());
+            return Err(ServerError::Shared { shared, one, other });
+        }
+    }
+    Ok(())
+}
+
+/// By whatever path or link, as far as there is a file.
+fn same_file(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(path), ..) => path,
+        (Err(_), Some(folder), Some(name)) => folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(name),
+        _ => path.to_owned(),
+    };
+    place(one) == place(other)
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

@@ -1,0 +1,34 @@
+use std::path::PathBuf;
+
+use crate::telemetry::TelemetryError;
+
+/// Why a server can't start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say what each field is
+pub enum ServerError {
+    #[error(
+        "cannot listen at `{address}` ({source}): stop what listens there, or name another address with `--listen`"
+    )]
+    Listen { address: String, source: std::io::Error },
+
+    #[error("cannot use the token file `{path}` ({source}): name a readable one with `--token-file`")]
+    TokenFile { path: PathBuf, source: std::io::Error },
+
+    #[error(
+        "the token in `{path}` is not 16 or more visible ASCII characters in one line: write a random one, such as of `openssl rand -hex 32`"
+    )]
+    ShortToken { path: PathBuf },
+
+    /// What one tenant sends would be the other's.
+    #[error("the tenants `{one}` and `{other}` have the same {shared}: give each its own")]
+    Shared { shared: &'static str, one: String, other: String },
+
+    #[error("cannot make the folder `{path}` of a telemetry store ({source}): name another store")]
+    Folder { path: PathBuf, source: std::io::Error },
+
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+
+    #[error("cannot serve ({0}): check how many files and threads the process may have")]
+    Runtime(std::io::Error),
+}

@@ -1,0 +1,139 @@
+//! The receiver: agents' spans over OTLP/HTTP, and feedback on them, into the stores of tenants.
+//!
+//! - What is acknowledged is on the disk: one thread owns a store, writes all that waits as one transaction, and then answers
+//!   each request of it. Whatever cannot be written now is refused with a status that makes exporters send it again.
+//! - The token of a request decides whose it is, and nothing else in it does.
+//! - What a request takes of memory is counted from its first byte until it is stored, and is refused where there is no room.
+
+mod access;
+mod annotations;
+mod body;
+mod connections;
+mod counters;
+mod disk;
+mod error;
+mod refusal;
+mod room;
+mod store_writer;
+mod token;
+mod traces;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::sync::Semaphore;
+
+pub use access::TenantAccess;
+pub use counters::Received;
+pub use error::ServerError;
+pub use token::{file_beside, read_or_make, sha256 as token_sha256};
+
+use access::{Tenant, Tenants};
+use counters::Counters;
+
+use crate::config::ServeConfig;
+use crate::progress::Progress;
+
+/// A server that is bound to its address, with its stores open.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    writers: Vec<JoinHandle<()>>,
+}
+
+/// What requests share.
+struct Shared {
+    config: ServeConfig,
+    tenants: Tenants,
+    counters: Arc<Counters>,
+    /// Requests that are inflated and decoded at once: as many as there are processors, and so many at the most of the
+    /// intermediate forms of a span in memory.
+    decoding: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Binds the address and opens the tenants' stores, which are made where they are not there.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn bind(config: ServeConfig, tenants: Vec<TenantAccess>) -> Result<Self, ServerError> {
+        access::check(&tenants)?;
+        let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
+        let listener = TcpListener::bind(config.listen.as_str()).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+
+        let counters = Arc::new(Counters::default());
+        let several = tenants.len() > 1;
+        let mut writers = Vec::with_capacity(tenants.len());
+        let mut open = Vec::with_capacity(tenants.len());
+        for access in tenants {
+            match store_writer::start(&access, &config, &counters) {
+                Ok((writer, thread)) => {
+                    writers.push(thread);
+                    open.push(Tenant { access, writer });
+                }
+                // One tenant's store is no reason to turn the others away.
+                Err(error) if several => tracing::error!("tenant `{}` is not served: {error}", access.tenant_id),
+                Err(error) => return Err(error),
+            }
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared =
+            Shared { tenants: Tenants::new(open), counters, decoding: Arc::new(Semaphore::new(threads)), config };
+        Ok(Self { listener, address, shared: Arc::new(shared), writers })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is done; then takes in no more, answers what it has taken in, and closes the stores.
+    ///
+    /// # Errors
+    /// [`ServerError::Runtime`].
+    pub fn run(
+        self,
+        progress: &Progress,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Received, ServerError> {
+        let Self { listener, shared, writers, .. } = self;
+        let counters = Arc::clone(&shared.counters);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
+        let stage = progress.stage("serve", 0);
+        let served = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let limits = connections::Limits::of(&shared.config);
+            let router = router(shared);
+            let serving = connections::serve(listener, router, limits, stop);
+            tokio::select! {
+                () = serving => {}
+                () = counters.tell(&stage) => {}
+            }
+            Ok(())
+        });
+        // The last that could send a writer something is gone with the connections: what they have is their last.
+        drop(runtime);
+        for writer in writers {
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        served.map_err(ServerError::Runtime)?;
+        let received = counters.received();
+        stage.finish(&received.to_string());
+        Ok(received)
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/traces", post(traces::receive))
+        .route("/v1/annotations", post(annotations::receive))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(|| async { refusal::no_such_path() })
+        .with_state(shared)
+}
