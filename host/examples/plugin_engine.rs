@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tunesmith::plugins::bindings::formatting::FormatterConfig;
 use tunesmith::plugins::bindings::types::{Example, InstructionExample, Lineage};
 use tunesmith::plugins::{
-    Allowance, Extractor, Formatter, Limits, PluginEngine, PluginKind, PluginPackage, PluginRef, Policy,
+    Allowance, Extractor, Formatter, Limits, PluginEngine, PluginKind, PluginPackage, PluginRef, Policy, Want,
 };
 
 fn main() {
@@ -109,7 +109,7 @@ fn deadlines() {
         let deadline = Duration::from_millis(ms);
         let engine = PluginEngine::uncached(Limits { deadline, ..Limits::default() }).unwrap();
         let mut package = PluginPackage::find(&PluginRef::File(path.clone()), PluginKind::Formatter, None).unwrap();
-        package.allowance = Allowance { limits: *engine.limits(), ..Allowance::default() };
+        package.allowance = Allowance { limits: *engine.limits(), wants: [Want::Settings].into() };
         let formatter = Formatter::load(&engine, &package).unwrap();
         let mut took: Vec<_> = (0..20)
             .map(|_| {

@@ -34,7 +34,7 @@ impl Workshop {
     fn load(&self, reference: &PluginRef, deadline_ms: u64) -> Result<Formatter, PluginError> {
         let mut package = PluginPackage::find(reference, PluginKind::Formatter, None)?;
         let limits = Limits { deadline: Duration::from_millis(deadline_ms), ..*self.engine.limits() };
-        package.allowance = Allowance { limits, ..Allowance::default() };
+        package.allowance = Allowance { limits, wants: [Want::Settings].into() };
         Formatter::load(&self.engine, &package)
     }
 
@@ -232,21 +232,26 @@ fn a_component_of_another_patch_of_the_wit_loads_and_one_of_another_minor_versio
 }
 
 #[test]
-fn imports_that_no_plugin_gets_are_refused_by_name() {
+fn imports_that_were_not_granted_are_refused_by_name() {
     let workshop = Workshop::new(limits());
+    let refused = |import: &str| {
+        let text = format!("(component (import \"{import}\" (instance (export \"get\" (func)))))");
+        workshop.refuses(&wat::parse_str(text).unwrap()).to_string()
+    };
     for import in [
-        "wasi:filesystem/preopens@0.2.0",
-        "wasi:sockets/tcp@0.2.0",
-        "wasi:clocks/wall-clock@0.2.0",
-        "wasi:cli/environment@0.2.0",
         "tenant:reach/http",
         "tunesmith:plugin/secrets@0.1.1",
         "tunesmith:plugin/log@0.2.0",
         "tunesmith:plugin/logs@0.1.1",
+        "wasi:filesystem/preopens@0.3.0",
     ] {
-        let text = format!("(component (import \"{import}\" (instance (export \"get\" (func)))))");
-        let error = workshop.refuses(&wat::parse_str(text).unwrap()).to_string();
+        let error = refused(import);
         assert!(error.starts_with(&format!("plugin `mine` imports `{import}`, and plugins get no imports")), "{error}");
+    }
+    for import in ["wasi:filesystem/preopens@0.2.0", "wasi:sockets/tcp@0.2.3", "wasi:cli/environment@0.2.0"] {
+        let error = refused(import);
+        let start = format!("plugin `mine` imports `{import}`, which it was not granted; its `plugin.toml` has to say");
+        assert!(error.starts_with(&start), "{error}");
     }
 }
 
@@ -313,13 +318,26 @@ fn a_component_of_ten_thousand_parts_is_refused() {
     let workshop = Workshop::new(limits());
     let refused = |bytes: &[u8]| workshop.refuses(bytes).to_string();
     let instances = "(core module $m)".to_owned() + &"(core instance (instantiate $m))".repeat(10_000);
-    for (parts, what) in [(instances, "instances"), ("(component)".repeat(10_000), "components")] {
-        let error = refused(&wat::parse_str(format!("(component {parts})")).unwrap());
-        let start = "plugin `mine` does not fit this run: it does not compile: failed to parse WebAssembly module: ";
-        assert!(error.starts_with(&format!("{start}{what} count exceeds limit of 1000")), "{error}");
+    let error = refused(&wat::parse_str(format!("(component {instances})")).unwrap());
+    let start = "plugin `mine` does not fit this run: it does not compile: failed to parse WebAssembly module: ";
+    assert!(error.starts_with(&format!("{start}instances count exceeds limit of 1000")), "{error}");
+
+    // These would compile: 10,000 components in one another to 2 GB, a few wide ones to 20 GB.
+    let many = |what: &str| {
+        format!(
+            "plugin `mine` has more than {what}: its compilation would take minutes and gigabytes; build it of fewer"
+        )
+    };
+    let preamble = b"\0asm\x0d\0\x01\0";
+    let wide = [&preamble[..], &section(4, preamble).repeat(100)].concat();
+    let wider = [&preamble[..], &section(4, &wide).repeat(100)].concat();
+    for component in [nested(10_000), wider, [&preamble[..], &section(4, preamble).repeat(501)].concat()] {
+        assert_eq!(refused(&component), many("500 modules and components"));
     }
-    let error = refused(&nested(10_000));
-    assert!(error.starts_with("plugin `mine` does not export "), "{error}");
+    let functions = [vec![0xd1, 0x86, 0x03], [2, 0, 0x0b].repeat(50_001)].concat();
+    let module = [b"\0asm\x01\0\0\0", &section(10, &functions)[..]].concat();
+    assert_eq!(refused(&[&preamble[..], &section(1, &module)].concat()), many("50000 functions"));
+
     let error = refused(&with_instances("(module)", 70));
     assert!(error.starts_with("plugin `mine` does not fit this run: it takes more than a plugin may: "), "{error}");
     assert!(error.ends_with("; build it of fewer or smaller parts"), "{error}");

@@ -25,14 +25,24 @@ pub(super) fn check_size(plugin: &str, wasm: &[u8], limits: &Limits) -> Result<(
         let (bytes, limit) = (wasm.len(), limits.component_bytes);
         return Err(PluginError::TooLarge { plugin: plugin.to_owned(), bytes, limit });
     }
+    let (mut parts, mut functions) = (0, 0);
     for payload in Parser::new(0).parse_all(wasm) {
         match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => parts += 1,
             Ok(Payload::CodeSectionEntry(body)) if body.range().len() > Limits::FUNCTION_BYTES => {
                 let bytes = body.range().len();
                 return Err(PluginError::LargeFunction { plugin: plugin.to_owned(), bytes });
             }
+            Ok(Payload::CodeSectionEntry(_)) => functions += 1,
             Ok(_) => {}
             Err(_) => break,
+        }
+        for (what, n, limit) in
+            [("functions", functions, Limits::FUNCTIONS), ("modules and components", parts, Limits::PARTS)]
+        {
+            if n > limit {
+                return Err(PluginError::ManyParts { plugin: plugin.to_owned(), what, limit });
+            }
         }
     }
     Ok(())

@@ -96,6 +96,7 @@ impl PluginEngine {
     ///
     /// # Errors
     /// [`PluginError::NotAComponent`], [`PluginError::TooLarge`], [`PluginError::LargeFunction`],
+    /// [`PluginError::ManyParts`],
     /// [`PluginError::NotGranted`], [`PluginError::UnknownImport`], [`PluginError::MissingExport`] or, where an export has other types than the WIT,
     /// [`PluginError::Incompatible`].
     pub(super) fn admit(

@@ -103,6 +103,18 @@ pub enum PluginError {
         /// The function's size.
         bytes: usize,
     },
+    /// The component is made of too many parts to be compiled.
+    #[error(
+        "plugin `{plugin}` has more than {limit} {what}: its compilation would take minutes and gigabytes; build it of fewer"
+    )]
+    ManyParts {
+        /// The plugin.
+        plugin: String,
+        /// `functions`, or `modules and components`.
+        what: &'static str,
+        /// The cap.
+        limit: usize,
+    },
     /// The component wants something of the host that it could have, and was not given.
     #[error(
         "plugin `{plugin}` imports `{import}`, which it was not granted; its `plugin.toml` has to say `wants = [\"{want}\"]`, and the operator to grant `{want}`{}",
