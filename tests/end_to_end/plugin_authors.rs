@@ -63,7 +63,7 @@ fn a_hostile_plugin_fails_the_check_that_it_breaks() {
         failed.collect::<Vec<_>>()
     };
     assert_eq!(failed("skip-all"), ["records of ordinary examples are fit to train"]);
-    assert_eq!(failed("equal-sides").first().unwrap(), "records of ordinary examples are fit to train");
+    assert_eq!(failed("empty-text").first().unwrap(), "records of ordinary examples are fit to train");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn outputs_are_compared_with_expectations_down_to_the_first_difference() {
     home.write("expected.jsonl", expected.replace("Response:\\na", "Response:\\nb"));
     let ended = home.run(&args);
     assert_eq!(ended.code, Some(1));
-    let difference = r#"FAILED one: not as expected: [0].Ready.Text.text: from character 46 on, expected "esponse:\nb", got "esponse:\na""#;
+    let difference = r#"FAILED one: not as expected: [0].Ready.Text.text: from character 46 on, expected "Response:\nb", got "Response:\na""#;
     assert!(ended.stdout.contains(difference), "{}", ended.stdout);
 
     home.write("calls.jsonl", fixture("another", json!([])));

@@ -6,6 +6,7 @@ use super::{Outcome, outcome, text};
 use crate::plugins::PluginError;
 use crate::plugins::bindings::selection_policy::{DatasetStatistics, Decision, PolicyConfig};
 use crate::plugins::bindings::types::{ModelType, TrainingMethod};
+use crate::report::method_name;
 
 type Decide<'a> = &'a dyn Fn(&PolicyConfig, &DatasetStatistics) -> Result<Decision, PluginError>;
 
@@ -52,7 +53,8 @@ fn of_the_model(decide: DecideAt, model_type: ModelType) -> Result<(), String> {
         if let Decision::Train(choice) = decide(model_type, tenths)? {
             let is_triplet = choice.method == TrainingMethod::Triplet;
             if is_triplet != (model_type == ModelType::Embedding) {
-                return Err(format!("{:?} for a model of the kind {model_type:?}: {}", choice.method, choice.reason));
+                let model = if is_triplet { "a language model" } else { "an embedding model" };
+                return Err(format!("it chooses {} for {model}: {}", method_name(choice.method), choice.reason));
             }
         }
     }
@@ -84,7 +86,7 @@ fn short(decide: DecideAt, model_type: ModelType) -> Result<(), String> {
         if let Decision::Insufficient(lack) = decide(model_type, tenths)?
             && let Some(none) = lack.shortfalls.iter().find(|shortfall| shortfall.have >= shortfall.need)
         {
-            return Err(format!("{:?}: {} are there and {} needed", none.kind, none.have, none.need));
+            return Err(format!("of one, {} are there and {} needed", none.have, none.need));
         }
     }
     Ok(())
@@ -161,6 +163,6 @@ mod tests {
         let found = failures(&sft);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, "it chooses a method of the kind of model");
-        assert_eq!(found[0].1, "Sft for a model of the kind Embedding: enough");
+        assert_eq!(found[0].1, "it chooses sft for an embedding model: enough");
     }
 }
