@@ -33,6 +33,7 @@ mod receiver_killed;
 mod reproducible;
 mod resumed;
 mod serving;
+mod serving_analysis;
 mod spans;
 mod telemetry;
 mod tenant_escapes;

@@ -14,7 +14,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tunesmith::config::{Options, ServeConfig, ServeOptions};
 use tunesmith::progress::Progress;
-use tunesmith::server::{Server, TenantAccess, token_sha256};
+use tunesmith::server::{Question, Server, TenantAccess, token_sha256};
 
 use crate::home::Home;
 use crate::serving::{
@@ -142,7 +142,7 @@ fn what_is_no_request_is_refused_in_its_own_encoding_and_the_server_goes_on() {
 
     let answered = serving.post("/v1/metrics", PROTOBUF, b"");
     assert_eq!(answered.status, 404);
-    assert_eq!(answered.text(), "nothing is here: POST /v1/traces, POST /v1/annotations and GET /healthz are served\n");
+    assert_eq!(answered.text(), "nothing is here: POST /v1/traces, POST /v1/annotations, GET /v1/analysis and GET /healthz are served\n");
     // An exporter with nothing to say.
     assert_stored(&serving.post(TRACES, PROTOBUF, b""));
     assert_stored(&serving.post(TRACES, PROTOBUF, &otlp_protobuf(0..1)));
@@ -398,7 +398,8 @@ fn a_token_reaches_its_own_tenants_store_and_no_other() {
     };
     let options = ServeOptions { listen: Some("127.0.0.1:0".to_owned()), ..ServeOptions::default() };
     let config = ServeConfig::new(&Options { serve: options, ..Options::default() }).unwrap();
-    let server = Server::bind(config.clone(), vec![access("acme"), access("globex")]).unwrap();
+    let nothing = || Box::new(|_: &str, _: &Question| panic!("nobody asks"));
+    let server = Server::bind(config.clone(), vec![access("acme"), access("globex")], nothing()).unwrap();
     let address = server.address().to_string();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = std::thread::spawn(move || {
@@ -431,7 +432,8 @@ fn a_token_reaches_its_own_tenants_store_and_no_other() {
     assert_eq!(spans("acme"), [0, 1, 2].map(span_id).join(","));
     assert_eq!(spans("globex"), [3, 4].map(span_id).join(","));
 
-    let refused = |tenants: Vec<TenantAccess>| Server::bind(config.clone(), tenants).err().unwrap().to_string();
+    let refused =
+        |tenants: Vec<TenantAccess>| Server::bind(config.clone(), tenants, nothing()).err().unwrap().to_string();
     let same_store = TenantAccess { store: home.path("globex/../acme/telemetry.sqlite"), ..access("other") };
     assert_eq!(
         refused(vec![access("acme"), same_store]),

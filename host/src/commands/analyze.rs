@@ -1,42 +1,16 @@
 //! `tunesmith analyze`: what the data is good for, without training.
 
-use serde::Serialize;
-
 use super::Answer;
 use crate::config::RunConfig;
-use crate::dataset::{RedactionCounts, SkipTable};
 use crate::error::HostError;
-use crate::pipeline::{self, RunPlugins};
+use crate::pipeline::{self, Analysis, RunPlugins};
 use crate::progress::Progress;
-use crate::report::{self, Decision, ExampleCounts};
-
-#[derive(Serialize)]
-struct Analysis {
-    project: String,
-    agent_type: String,
-    spans: u64,
-    /// Distinct examples, less those that would be held out.
-    examples: ExampleCounts,
-    skipped: SkipTable,
-    redacted: RedactionCounts,
-    decision: Decision,
-}
+use crate::report;
 
 pub(super) fn run(config: &RunConfig, progress: &Progress) -> Result<Answer, HostError> {
     let plugins = RunPlugins::load(config)?;
     let source = pipeline::open_source(config, progress)?;
-    let collected = pipeline::collect(config, &source, &plugins.extractor, progress)?;
-    let statistics = pipeline::statistics(config, &collected);
-    let decision = plugins.policy.decide(&config.policy, &statistics)?;
-    let analysis = Analysis {
-        project: collected.project,
-        agent_type: config.agent_type.clone(),
-        spans: collected.spans,
-        examples: (&statistics).into(),
-        skipped: collected.skipped,
-        redacted: collected.redacted,
-        decision: decision.into(),
-    };
+    let analysis = pipeline::analyze(config, &source, &plugins.extractor, &plugins.policy, progress)?;
     Ok(Answer::new(text(&analysis), &analysis))
 }
 

@@ -7,10 +7,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Answer;
 use crate::cli::{ScopeArgs, ServeArgs};
-use crate::config::{self, ConfigError, Options, ServeConfig};
+use crate::config::{self, ConfigError, Options, RunConfig, ServeConfig};
 use crate::error::HostError;
 use crate::progress::Progress;
-use crate::server::{self, Server, TenantAccess};
+use crate::server::{self, Question, RunConfigOf, Server, TenantAccess};
 use crate::tenants::{Operator, Scope};
 
 /// A tenant, and where its clients find their token.
@@ -20,21 +20,25 @@ struct Served {
 }
 
 pub(super) fn run(scope: &ScopeArgs, args: ServeArgs, json: bool, progress: &Progress) -> Result<Answer, HostError> {
-    let (config, served) = match &scope.operator {
+    let (config, served, run_config) = match &scope.operator {
         None => of_user(scope.tenant_id.clone(), args)?,
-        Some(file) => of_operator(&Operator::open(file)?, scope.tenant_id.as_deref(), args)?,
+        Some(file) => of_operator(Operator::open(file)?, scope.tenant_id.as_deref(), args)?,
     };
-    let server = Server::bind(config, served.iter().map(|served| served.access.clone()).collect())?;
+    let server = Server::bind(config, served.iter().map(|served| served.access.clone()).collect(), run_config)?;
     announce(&server, &served, json);
     let received = server.run(progress, stopped())?;
     let stores: Vec<_> = served.iter().map(|served| format!("store: {}", served.access.store.display())).collect();
     Ok(Answer::new(stores.join("\n"), &received))
 }
 
+/// How to serve, whom, and by which configuration what they sent is analyzed.
+type Serving = (ServeConfig, Vec<Served>, Box<RunConfigOf>);
+
 /// The one tenant that the user of a machine is.
-fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<(ServeConfig, Vec<Served>), HostError> {
+fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<Serving, HostError> {
+    let scope = Scope::User { tenant_id };
     let flags = Options { serve: args.serve, ..args.store.options() };
-    let (options, _) = Scope::User { tenant_id }.load(args.store.config.as_deref(), &flags)?;
+    let (options, _) = scope.load(args.store.config.as_deref(), &flags)?;
     let config = ServeConfig::new(&options)?;
     let store = config::store_path(&options)?;
     let token_file = config.token_file.clone().unwrap_or_else(|| server::file_beside(&store));
@@ -45,15 +49,15 @@ fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<(ServeConfig, V
         store,
         store_quota: config.store_quota,
     };
-    Ok((config, vec![Served { access, token_file }]))
+    let run_config = move |_: &str, question: &Question| {
+        let (options, _) = scope.load(args.store.config.as_deref(), &asked(question, args.store.options()))?;
+        Ok(RunConfig::new(options)?)
+    };
+    Ok((config, vec![Served { access, token_file }], Box::new(run_config)))
 }
 
 /// All tenants of the operator's file, or the one that is named. What is wrong with one is told, and the others are served.
-fn of_operator(
-    operator: &Operator,
-    tenant_id: Option<&str>,
-    args: ServeArgs,
-) -> Result<(ServeConfig, Vec<Served>), HostError> {
+fn of_operator(operator: Operator, tenant_id: Option<&str>, args: ServeArgs) -> Result<Serving, HostError> {
     let own_of_each = [
         ("config", args.store.config.is_some()),
         ("store", args.store.store.is_some()),
@@ -68,7 +72,7 @@ fn of_operator(
     let ids: Vec<_> = tenant_id.map_or_else(|| operator.names().collect(), |id| vec![id]);
     let (mut served, mut failed) = (Vec::new(), None);
     for id in ids {
-        match of_tenant(operator, id) {
+        match of_tenant(&operator, id) {
             Ok(tenant) => served.push(tenant),
             Err(error) => {
                 tracing::error!("tenant `{id}` is not served: {}", error.describe());
@@ -76,10 +80,20 @@ fn of_operator(
             }
         }
     }
-    match failed.filter(|_| served.is_empty()) {
-        Some(error) => Err(error),
-        None => Ok((config, served)),
+    if let Some(error) = failed.filter(|_| served.is_empty()) {
+        return Err(error);
     }
+    let run_config = move |id: &str, question: &Question| {
+        let scope = Scope::Tenant(Box::new(operator.tenant(id)?));
+        let (options, _) = scope.load(None, &asked(question, Options::default()))?;
+        Ok(RunConfig::new(options)?)
+    };
+    Ok((config, served, Box::new(run_config)))
+}
+
+fn asked(question: &Question, options: Options) -> Options {
+    let Question { agent_type, project } = question.clone();
+    Options { agent_type, project, ..options }
 }
 
 fn of_tenant(operator: &Operator, id: &str) -> Result<Served, HostError> {

@@ -6,6 +6,7 @@
 //!                                                     policy plugin                     adapter vs base, run folder
 //! ```
 
+mod analysis;
 mod card;
 mod collect;
 mod decide;
@@ -44,6 +45,7 @@ use crate::tenants;
 use format::TokenSet;
 use recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
 
+pub use analysis::{Analysis, analyze};
 pub use collect::{Collected, collect, statistics};
 pub use decide::{choose_method, split};
 pub use format::{Formatting, format};

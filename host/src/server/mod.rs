@@ -6,6 +6,7 @@
 //! - What a request takes of memory is counted from its first byte until it is stored, and is refused where there is no room.
 
 mod access;
+mod analysis;
 mod annotations;
 mod body;
 mod connections;
@@ -27,11 +28,13 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 pub use access::TenantAccess;
+pub use analysis::{Question, RunConfigOf};
 pub use counters::Received;
 pub use error::ServerError;
 pub use token::{file_beside, read_or_make, sha256 as token_sha256};
 
 use access::{Tenant, Tenants};
+use analysis::Analyst;
 use counters::Counters;
 
 use crate::config::ServeConfig;
@@ -49,6 +52,7 @@ pub struct Server {
 struct Shared {
     config: ServeConfig,
     tenants: Tenants,
+    analyst: Analyst,
     counters: Arc<Counters>,
     /// Requests that are inflated and decoded at once: as many as there are processors, and so many at the most of the
     /// intermediate forms of a span in memory.
@@ -56,11 +60,16 @@ struct Shared {
 }
 
 impl Server {
-    /// Binds the address and opens the tenants' stores, which are made where they are not there.
+    /// Binds the address and opens the tenants' stores, which are made where they are not there; `run_config` gives a
+    /// tenant's configuration when its data is to be analyzed.
     ///
     /// # Errors
     /// [`ServerError`].
-    pub fn bind(config: ServeConfig, tenants: Vec<TenantAccess>) -> Result<Self, ServerError> {
+    pub fn bind(
+        config: ServeConfig,
+        tenants: Vec<TenantAccess>,
+        run_config: Box<RunConfigOf>,
+    ) -> Result<Self, ServerError> {
         access::check(&tenants)?;
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(config.listen.as_str()).map_err(listen)?;
@@ -82,9 +91,15 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
+        let analyst = Analyst::new(run_config, open.iter().map(|tenant| tenant.access.tenant_id.as_str()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let shared =
-            Shared { tenants: Tenants::new(open), counters, decoding: Arc::new(Semaphore::new(threads)), config };
+        let shared = Shared {
+            tenants: Tenants::new(open),
+            analyst,
+            counters,
+            decoding: Arc::new(Semaphore::new(threads)),
+            config,
+        };
         Ok(Self { listener, address, shared: Arc::new(shared), writers })
     }
 
@@ -117,6 +132,7 @@ impl Server {
             }
             Ok(())
         });
+        Analyst::stop();
         // The last that could send a writer something is gone with the connections: what they have is their last.
         drop(runtime);
         for writer in writers {
@@ -133,6 +149,7 @@ fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/traces", post(traces::receive))
         .route("/v1/annotations", post(annotations::receive))
+        .route("/v1/analysis", get(analysis::answer))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { refusal::no_such_path() })
         .with_state(shared)

@@ -96,6 +96,7 @@ fn rpc_code(status: StatusCode) -> i32 {
 }
 
 pub(super) fn no_such_path() -> Response {
-    let message = "nothing is here: POST /v1/traces, POST /v1/annotations and GET /healthz are served";
+    let message =
+        "nothing is here: POST /v1/traces, POST /v1/annotations, GET /v1/analysis and GET /healthz are served";
     Refusal::new(StatusCode::NOT_FOUND, message).response(None)
 }
