@@ -334,8 +334,10 @@ fn a_component_of_ten_thousand_parts_is_refused() {
     for component in [nested(10_000), wider, [&preamble[..], &section(4, preamble).repeat(501)].concat()] {
         assert_eq!(refused(&component), many("500 modules and components"));
     }
-    let functions = [vec![0xd1, 0x86, 0x03], [2, 0, 0x0b].repeat(50_001)].concat();
-    let module = [b"\0asm\x01\0\0\0", &section(10, &functions)[..]].concat();
+    let n = leb(50_001);
+    let declared = section(3, &[&n[..], &vec![0; 50_001]].concat());
+    let bodies = section(10, &[&n[..], &[2, 0, 0x0b].repeat(50_001)].concat());
+    let module = [b"\0asm\x01\0\0\0", &section(1, &[1, 0x60, 0, 0])[..], &declared, &bodies].concat();
     assert_eq!(refused(&[&preamble[..], &section(1, &module)].concat()), many("50000 functions"));
 
     let error = refused(&with_instances("(module)", 70));

@@ -45,13 +45,13 @@ impl Limits {
     pub const FREE_RECORDS: usize = 1024;
     /// Rules that an extractor may select by; each is a condition of the store's query.
     pub const MATCH_RULES: usize = 1000;
-    /// Size of one function. A compiler's time and memory go by it: one of 3.4 MB took 90 s and 2.2 GiB. The largest
+    /// Size of one function. A compiler's time and memory go by it: one of 1 MB takes 3 s and 0.5 GiB. The largest
     /// of a Python component has 427 KB.
     pub const FUNCTION_BYTES: usize = 1 << 20;
     /// Functions of a component, over all its modules: 6 KB of the compiler's memory each. One of Python has 13,500.
     pub const FUNCTIONS: usize = 50_000;
     /// Modules and components in a component, at any depth: 8 MB of 810,000 empty ones took their compiler 20 GB, and
-    /// 10,000 in one another 2 GB. A component of Python or JavaScript has some thirty.
+    /// 10,000 in one another 2 GB. A component of Python has forty.
     pub const PARTS: usize = 500;
     /// Core instances that a component may be made of; one of Python or JavaScript is some thirty.
     pub const INSTANCES: usize = 64;
