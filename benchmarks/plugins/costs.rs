@@ -62,7 +62,8 @@ fn row(name: &str, reference: &PluginRef, native: [f64; 3]) -> Result<(), Plugin
         let examples = examples(n);
         formatter.format(&config, &examples)?;
         let each = micros(least(|| drop(black_box(formatter.format(&config, &examples))))) / n as f64;
-        cells.push(format!("{each:.2} ({:.1}x)", each / native));
+        let ratio = each / native;
+        cells.push(if ratio < 10.0 { format!("{each:.2} ({ratio:.1}x)") } else { format!("{each:.2} ({ratio:.0}x)") });
     }
     println!(
         "| {name} | {} KB | {:.0} ms | {:.2} ms | {:.0} us | {} | {} KB |",
