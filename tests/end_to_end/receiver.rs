@@ -142,7 +142,10 @@ fn what_is_no_request_is_refused_in_its_own_encoding_and_the_server_goes_on() {
 
     let answered = serving.post("/v1/metrics", PROTOBUF, b"");
     assert_eq!(answered.status, 404);
-    assert_eq!(answered.text(), "nothing is here: POST /v1/traces, POST /v1/annotations, GET /v1/analysis and GET /healthz are served\n");
+    assert_eq!(
+        answered.text(),
+        "nothing is here: POST /v1/traces, POST /v1/annotations, GET /v1/analysis and GET /healthz are served\n"
+    );
     // An exporter with nothing to say.
     assert_stored(&serving.post(TRACES, PROTOBUF, b""));
     assert_stored(&serving.post(TRACES, PROTOBUF, &otlp_protobuf(0..1)));

@@ -557,7 +557,8 @@ fn what_is_wrong_with_one_tenant_leaves_the_others_served() {
     // `beta`'s configuration has a key that is none; `gamma`'s token is too short, and `delta`'s a link to `acme`'s.
     box_.home.write(
         "operator.toml",
-        "tenants_dir = \"tenants\"\n[tenants.acme]\n[tenants.beta]\n[tenants.gamma]\ntoken_file = \"short\"\n[tenants.delta]\n",
+        "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[tenants.acme]\n[tenants.beta]\n[tenants.gamma]\n\
+         token_file = \"short\"\n[tenants.delta]\n",
     );
     box_.home.write("short", "short");
     fs::create_dir(box_.home.path("tenants/delta")).unwrap();

@@ -27,7 +27,7 @@ impl Guest for Hostile {
             "spin-deep" => Err(PluginError::Internal(spin_at(200).to_string())),
             "panic" => panic!("on purpose"),
             "panic-at-query-0" if examples.iter().any(is_query_0) => panic!("on purpose"),
-            "panic-at-query-0" => Ok(examples.iter().map(|_| completion("x")).collect()),
+            "panic-at-query-0" => Ok(examples.iter().map(faithful).collect()),
             "allocate" => {
                 let mut hoard: Vec<Vec<u8>> = Vec::new();
                 loop {
@@ -71,6 +71,17 @@ impl Guest for Hostile {
             "refuse" => Err(PluginError::InvalidItem((0, "refused on purpose".into()))),
             other => Err(PluginError::Configuration(format!("no behaviour `{other}`"))),
         }
+    }
+}
+
+/// A record that a well-behaved formatter could write.
+fn faithful(example: &Example) -> Formatted {
+    match example {
+        Example::Instruction(example) => {
+            let (prompt, completion) = (example.input.clone(), example.output.clone());
+            Formatted::Ready(TrainingRecord::PromptCompletion(PromptCompletion { prompt, completion }))
+        }
+        _ => Formatted::Skipped("no instruction".into()),
     }
 }
 

@@ -24,8 +24,14 @@ impl Guest for Logging {
                 write(Level::Error, "no examples");
             }
         }
-        let record = || PromptCompletion { prompt: "x".into(), completion: "y".into() };
-        Ok(examples.iter().map(|_| Formatted::Ready(TrainingRecord::PromptCompletion(record()))).collect())
+        let record = |example: &Example| match example {
+            Example::Instruction(example) => {
+                let (prompt, completion) = (example.input.clone(), example.output.clone());
+                Formatted::Ready(TrainingRecord::PromptCompletion(PromptCompletion { prompt, completion }))
+            }
+            _ => Formatted::Skipped("no instruction".into()),
+        };
+        Ok(examples.iter().map(record).collect())
     }
 }
 
