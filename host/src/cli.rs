@@ -52,9 +52,13 @@ impl Cli {
     /// Clap's: a mistake, or a text that was asked for, such as the help.
     pub fn parse_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         // A line of help for each variable would double it, and says only what the note at its end says once.
-        let command = Self::command().mut_subcommands(|command| command.mut_args(|arg| arg.hide_env(true)));
+        let command = without_variables(Self::command());
         Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }
+}
+
+fn without_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.hide_env(true)).mut_subcommands(without_variables)
 }
 
 /// Whom a command works for.

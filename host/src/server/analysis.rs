@@ -95,10 +95,8 @@ impl Analyst {
 }
 
 fn plugin_host(config: &RunConfig) -> Result<PluginHost, HostError> {
-    let mut limits = config.plugins.limits;
-    for kind in [PluginKind::Extractor, PluginKind::Policy] {
-        limits = limits.covering(&config.resolution(kind).package()?.allowance.limits);
-    }
+    let allowed = |kind| config.resolution(kind).package().map(|package| package.allowance.limits);
+    let limits = allowed(PluginKind::Extractor)?.covering(&allowed(PluginKind::Policy)?);
     Ok(PluginHost::new(PluginEngine::new(limits)?))
 }
 
