@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use super::analysis::Desk;
 use super::error::ServerError;
 use super::refusal::Refusal;
 use super::store_writer::StoreWriter;
@@ -29,6 +30,7 @@ pub struct TenantAccess {
 pub(super) struct Tenant {
     pub(super) access: TenantAccess,
     pub(super) writer: StoreWriter,
+    pub(super) desk: Desk,
 }
 
 pub(super) struct Tenants(Vec<Arc<Tenant>>);

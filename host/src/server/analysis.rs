@@ -1,8 +1,6 @@
 //! `GET /v1/analysis?agent_type=A&project=P`: what a tenant's spans are good for, as `tunesmith analyze` tells it: by the
 //! tenant's configuration and plugins as their files are now.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::Json;
@@ -36,61 +34,33 @@ pub struct Question {
 /// The configuration of a tenant for a question, as its file is now.
 pub type RunConfigOf = dyn Fn(&str, &Question) -> Result<RunConfig, HostError> + Send + Sync;
 
-/// Answers questions, one at a time for each tenant.
-pub(super) struct Analyst {
-    run_config: Box<RunConfigOf>,
-    tenants: HashMap<String, Desk>,
-}
-
-/// What one tenant has of it.
-struct Desk {
+/// What answers the questions of one tenant, one at a time.
+pub(super) struct Desk {
     turn: Arc<Semaphore>,
     /// Its limits are those of the first plugins: one that wants more later gets them when the server starts anew.
     plugins: OnceLock<PluginHost>,
 }
 
-/// An analysis that is under way ends after its batch where the server ends.
-static STOPPING: AtomicBool = AtomicBool::new(false);
-
-impl Analyst {
-    pub(super) fn new<'a>(run_config: Box<RunConfigOf>, tenants: impl Iterator<Item = &'a str>) -> Self {
-        let desk = || Desk { turn: Arc::new(Semaphore::new(1)), plugins: OnceLock::new() };
-        Self { run_config, tenants: tenants.map(|tenant| (tenant.to_owned(), desk())).collect() }
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), plugins: OnceLock::new() }
     }
 
-    /// Lets what is under way end soon.
-    pub(super) fn stop() {
-        STOPPING.store(true, Ordering::Relaxed);
-    }
-
-    fn turn_of(&self, tenant: &str) -> Option<Arc<Semaphore>> {
-        self.tenants.get(tenant).map(|desk| Arc::clone(&desk.turn))
-    }
-
-    fn analyze(&self, tenant: &str, question: &Question) -> Result<Analysis, HostError> {
-        let mut config = (self.run_config)(tenant, question)?;
+    fn analyze(&self, mut config: RunConfig, progress: &Progress) -> Result<Analysis, HostError> {
         // What is there is analyzed; to fill the store is not what was asked.
         config.telemetry.imports.clear();
         config.telemetry.phoenix = None;
-        let progress = Progress::silent().stopped_by(&STOPPING);
-        let source = pipeline::open_source(&config, &progress)?;
-        let made;
-        let plugins = match self.tenants.get(tenant) {
-            Some(desk) => match desk.plugins.get() {
-                Some(plugins) => plugins,
-                None => {
-                    let plugins = plugin_host(&config)?;
-                    desk.plugins.get_or_init(|| plugins)
-                }
-            },
+        let source = pipeline::open_source(&config, progress)?;
+        let plugins = match self.plugins.get() {
+            Some(plugins) => plugins,
             None => {
-                made = plugin_host(&config)?;
-                &made
+                let plugins = plugin_host(&config)?;
+                self.plugins.get_or_init(|| plugins)
             }
         };
         let extractor = plugins.extractor(&config.resolution(PluginKind::Extractor))?;
         let policy = plugins.policy(&config.resolution(PluginKind::Policy))?;
-        pipeline::analyze(&config, &source, &extractor, &policy, &progress)
+        pipeline::analyze(&config, &source, &extractor, &policy, progress)
     }
 }
 
@@ -124,14 +94,12 @@ async fn analyze(
         let message = format!("{}: ask for `agent_type` and `project`", error.body_text());
         Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message)
     })?;
-    let id = tenant.access.tenant_id.clone();
-    drop(tenant);
-    let turn = shared.analyst.turn_of(&id).and_then(|turn| turn.try_acquire_owned().ok());
-    let turn =
-        turn.ok_or_else(|| Refusal::unavailable("another analysis is under way: ask again when it has ended"))?;
+    let turn = Arc::clone(&tenant.desk.turn).try_acquire_owned();
+    let turn = turn.map_err(|_| Refusal::unavailable("another analysis is under way: ask again when it has ended"))?;
     let analysis = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        shared.analyst.analyze(&id, &question)
+        let config = (shared.run_config)(&tenant.access.tenant_id, &question)?;
+        tenant.desk.analyze(config, &Progress::silent().stopped_by(shared.stopping))
     });
     analysis.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map_err(|error| {
         let status = match error.exit_code() {

@@ -21,6 +21,7 @@ mod traces;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use axum::Router;
@@ -34,7 +35,7 @@ pub use error::ServerError;
 pub use token::{file_beside, read_or_make, sha256 as token_sha256};
 
 use access::{Tenant, Tenants};
-use analysis::Analyst;
+use analysis::Desk;
 use counters::Counters;
 
 use crate::config::ServeConfig;
@@ -52,7 +53,9 @@ pub struct Server {
 struct Shared {
     config: ServeConfig,
     tenants: Tenants,
-    analyst: Analyst,
+    run_config: Box<RunConfigOf>,
+    /// Becomes true where the server ends: an analysis that is under way ends after its batch then.
+    stopping: &'static AtomicBool,
     counters: Arc<Counters>,
     /// Requests that are inflated and decoded at once: as many as there are processors, and so many at the most of the
     /// intermediate forms of a span in memory.
@@ -84,18 +87,20 @@ impl Server {
             match store_writer::start(&access, &config, &counters) {
                 Ok((writer, thread)) => {
                     writers.push(thread);
-                    open.push(Tenant { access, writer });
+                    open.push(Tenant { access, writer, desk: Desk::new() });
                 }
                 // One tenant's store is no reason to turn the others away.
                 Err(error) if several => tracing::error!("tenant `{}` is not served: {error}", access.tenant_id),
                 Err(error) => return Err(error),
             }
         }
-        let analyst = Analyst::new(run_config, open.iter().map(|tenant| tenant.access.tenant_id.as_str()));
+        // A byte for each server of a process.
+        let stopping = Box::leak(Box::default());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Shared {
             tenants: Tenants::new(open),
-            analyst,
+            run_config,
+            stopping,
             counters,
             decoding: Arc::new(Semaphore::new(threads)),
             config,
@@ -118,7 +123,7 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Received, ServerError> {
         let Self { listener, shared, writers, .. } = self;
-        let counters = Arc::clone(&shared.counters);
+        let (counters, stopping) = (Arc::clone(&shared.counters), shared.stopping);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
         let stage = progress.stage("serve", 0);
         let served = runtime.block_on(async {
@@ -132,7 +137,7 @@ impl Server {
             }
             Ok(())
         });
-        Analyst::stop();
+        stopping.store(true, Ordering::Relaxed);
         // The last that could send a writer something is gone with the connections: what they have is their last.
         drop(runtime);
         for writer in writers {

@@ -99,6 +99,9 @@ impl Operator {
             let what = "`token_file` and `store_quota` are a tenant's: set them in `[tenants.NAME]`, not in `[serve]`";
             return Err(wrong(what.to_owned()).into());
         }
+        if file.tenants.is_empty() {
+            return Err(wrong("there is no tenant: give each a table `[tenants.NAME]`".to_owned()).into());
+        }
         if file.defaults.token_file.is_some() {
             return Err(
                 wrong("`token_file` in `[defaults]` would make all tenants one: give each its own".to_owned()).into()
@@ -248,6 +251,8 @@ mod tests {
             error("tenants_dir = \"tenants\"\nshared_dirs = [\".\"]")
                 .contains("of `shared_dirs` overlaps `tenants_dir`")
         );
+        assert_eq!(error(dirs), "`BOX/operator.toml`: there is no tenant: give each a table `[tenants.NAME]`");
+        let dirs = "tenants_dir = \"tenants\"\n[tenants.zeta]\n";
         assert!(error(&format!("{dirs}[defaults]\ntoken_file = \"t\"")).contains("would make all tenants one"));
         assert_eq!(
             error(&format!("{dirs}[tenants.\"../x\"]")),
