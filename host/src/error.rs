@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use trainer_cuda::TrainerError;
 
+use crate::approval::ApprovalError;
 use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
+use crate::people::PeopleError;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
 use crate::server::ServerError;
@@ -38,6 +40,12 @@ pub enum HostError {
     /// A server that telemetry is sent to.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The approval store.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    /// The file of people.
+    #[error(transparent)]
+    People(#[from] PeopleError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

@@ -1,5 +1,6 @@
 //! Tunesmith: telemetry of LLM agents in, LoRA adapters out. [`pipeline::finetune`] is the whole run.
 
+pub mod approval;
 pub mod authoring;
 pub mod cli;
 pub mod commands;
@@ -8,6 +9,7 @@ pub mod config;
 pub mod dataset;
 pub mod error;
 pub mod memory;
+pub mod people;
 pub mod phoenix;
 pub mod pipeline;
 pub mod plugins;

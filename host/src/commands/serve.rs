@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Answer;
 use crate::cli::{ScopeArgs, ServeArgs};
-use crate::config::{self, ConfigError, Options, RunConfig, ServeConfig};
+use crate::config::{self, ConfigError, Options, ReviewConfig, RunConfig, ServeConfig};
 use crate::error::HostError;
 use crate::progress::Progress;
 use crate::server::{self, Question, RunConfigOf, Server, TenantAccess};
@@ -43,11 +43,15 @@ fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<Serving, HostEr
     let store = config::store_path(&options)?;
     let token_file = config.token_file.clone().unwrap_or_else(|| server::file_beside(&store));
     let token = server::read_or_make(&token_file, config.token_file.is_none())?;
+    let review = ReviewConfig::new(&options)?;
     let access = TenantAccess {
         tenant_id: config::tenant_id(&options)?,
         token_sha256: server::token_sha256(&token),
         store,
         store_quota: config.store_quota,
+        output_dir: config::output_dir(&options),
+        approvals: review.approvals,
+        people: review.people,
     };
     let run_config = move |_: &str, question: &Question| {
         let (options, _) = scope.load(args.store.config.as_deref(), &asked(question, args.store.options()))?;
@@ -107,8 +111,16 @@ fn of_tenant(operator: &Operator, id: &str) -> Result<Served, HostError> {
     }
     let token = server::read_or_make(&token_file, given.is_none())?;
     let token_sha256 = server::token_sha256(&token);
-    let access =
-        TenantAccess { tenant_id: id.to_owned(), token_sha256, store: config::store_path(&options)?, store_quota };
+    let review = ReviewConfig::new(&options)?;
+    let access = TenantAccess {
+        tenant_id: id.to_owned(),
+        token_sha256,
+        store: config::store_path(&options)?,
+        store_quota,
+        output_dir: config::output_dir(&options),
+        approvals: review.approvals,
+        people: review.people,
+    };
     Ok(Served { access, token_file })
 }
 

@@ -6,6 +6,7 @@ mod granted;
 mod load;
 mod options;
 mod redaction;
+mod review;
 mod sections;
 mod serve;
 pub mod size;
@@ -23,9 +24,10 @@ pub use load::{DEFAULT_FILE, default_file, load};
 pub use options::{
     AgentOptions, Annotator, Backend, ComputeOptions, DatasetOptions, Distance, DpoOptions, ExtractionOptions,
     LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength,
-    PatternOptions, PluginOptions, PluginSettings, PluginSources, Precision, RedactionOptions, Scalar, ScoreRule,
-    TelemetryOptions, TrainingOptions, TripletOptions,
+    PatternOptions, PluginOptions, PluginSettings, PluginSources, Precision, RedactionOptions, ReviewOptions, Scalar,
+    ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
+pub use review::ReviewConfig;
 pub use serve::{ServeConfig, ServeOptions};
 
 use crate::compute::ComputeConfig;
@@ -69,6 +71,8 @@ pub struct RunConfig {
     pub redaction: RedactionConfig,
     /// What becomes of examples that are nearly the same.
     pub dataset: NearDuplicateConfig,
+    /// Who decides what of generated data may train, and where.
+    pub review: ReviewConfig,
     /// What the extractor is told.
     pub extraction: ExtractionConfig,
     /// What the policy is told.
@@ -234,7 +238,7 @@ impl RunConfig {
             modality: options.modality,
             method: options.method.unwrap_or(Method::Auto),
             generate_synthetic: options.generate_synthetic.unwrap_or(true),
-            output_dir: options.output_dir.clone().unwrap_or_else(|| "outputs/adapters".into()),
+            output_dir: output_dir(&options),
             telemetry: TelemetryConfig {
                 store: store_path(&options)?,
                 imports: options.telemetry.import.clone().unwrap_or_default(),
@@ -245,6 +249,7 @@ impl RunConfig {
             compute: ComputeConfig::new(&options.compute, options.training.precision),
             execution: sections::execution(&options)?,
             dataset: sections::dataset(&options.dataset)?,
+            review: ReviewConfig::new(&options)?,
             redaction: redaction::config(&options.redaction, &agent)?,
             extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {
@@ -300,6 +305,11 @@ pub fn store_path(options: &Options) -> Result<PathBuf, ConfigError> {
         remedy: "no home folder is known either: name the store with `--store`".to_owned(),
     })?;
     Ok(data.join("tunesmith").join(tenant_id(options)?).join("telemetry.sqlite"))
+}
+
+/// The folder of run folders.
+pub fn output_dir(options: &Options) -> PathBuf {
+    options.output_dir.clone().unwrap_or_else(|| "outputs/adapters".into())
 }
 
 fn base_model(options: &Options, model_type: ModelType) -> PathBuf {

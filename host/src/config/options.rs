@@ -99,6 +99,9 @@ pub struct Options {
     /// `[dataset]`
     #[command(flatten)]
     pub dataset: DatasetOptions,
+    /// `[review]`
+    #[command(flatten)]
+    pub review: ReviewOptions,
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,
@@ -115,6 +118,22 @@ pub struct Options {
     #[arg(skip)]
     #[serde(skip)]
     pub granted: Granted,
+}
+
+/// `[review]`: where people decide what of generated data may train.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Review")]
+pub struct ReviewOptions {
+    /// The approval store [default: `approvals.sqlite` beside the telemetry store]
+    #[arg(long, env = "TUNESMITH_APPROVALS", value_name = "FILE")]
+    pub approvals: Option<PathBuf>,
+    /// The file of those who may review in the browser [default: `people.toml` beside the approval store]
+    #[arg(long, env = "TUNESMITH_PEOPLE", value_name = "FILE")]
+    pub people: Option<PathBuf>,
+    /// Days after which what nobody decided is expired [default: 30]
+    #[arg(long, env = "TUNESMITH_EXPIRE_AFTER_DAYS", value_name = "DAYS")]
+    pub expire_after_days: Option<NonZeroU32>,
 }
 
 /// `[telemetry]`: where spans come from.

@@ -23,7 +23,9 @@ use crate::plugins::bindings::types::{Example, ExampleKind, Lineage};
 pub use dedupe::{CONTRADICTION, DUPLICATE, dedupe};
 pub use error::DatasetError;
 pub use leaks::{check_leaks, check_prompts};
-pub use near_duplicates::{NEAR_DUPLICATE, NearDuplicateConfig, NearDuplicates, drop_near_duplicates, near_training};
+pub use near_duplicates::{
+    NEAR_DUPLICATE, NearDuplicateConfig, NearDuplicates, Shingles, drop_near_duplicates, near_training,
+};
 pub use origins::{Origin, Origins};
 pub use redact::{
     Detector, Pattern, RedactionConfig, RedactionCounts, RedactionMode, Redactor, names as attribute_pattern_names,

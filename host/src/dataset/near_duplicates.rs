@@ -163,6 +163,22 @@ impl Index {
     }
 }
 
+/// A text's shingles: what two texts are compared by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shingles(Vec<u64>);
+
+impl Shingles {
+    /// Of a text, without regard to case and white space.
+    pub fn of(text: &str) -> Self {
+        Self(shingles(&normalised(text).to_lowercase()))
+    }
+
+    /// Shared shingles by all of both, from 0 to 1 (Jaccard).
+    pub fn overlap(&self, other: &Self) -> f64 {
+        jaccard(&self.0, &other.0)
+    }
+}
+
 /// Hashes of a text's shingles, sorted; the text itself where it is shorter than one.
 fn shingles(text: &str) -> Vec<u64> {
     let words: Vec<&str> = text.split(' ').collect();

@@ -8,10 +8,12 @@ use axum::http::header::AUTHORIZATION;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::analysis::Desk;
+use super::approvals::Approvals;
 use super::error::ServerError;
 use super::refusal::Refusal;
 use super::store_writer::StoreWriter;
 use super::token;
+use crate::people::{People, Person};
 
 /// A tenant, as the operator describes it: who has the token writes into the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,12 @@ pub struct TenantAccess {
     pub token_sha256: [u8; 32],
     /// Its telemetry store.
     pub store: PathBuf,
+    /// Its approval store.
+    pub approvals: PathBuf,
+    /// Its file of people.
+    pub people: PathBuf,
+    /// Its folder of run folders.
+    pub output_dir: PathBuf,
     /// Bytes that the store may take of the disk.
     pub store_quota: Option<u64>,
 }
@@ -31,6 +39,7 @@ pub(super) struct Tenant {
     pub(super) access: TenantAccess,
     pub(super) writer: StoreWriter,
     pub(super) desk: Desk,
+    pub(super) approvals: Approvals,
 }
 
 pub(super) struct Tenants(Vec<Arc<Tenant>>);
@@ -50,6 +59,25 @@ impl Tenants {
         }
         let tenant = usize::try_from(found).ok().and_then(|index| self.0.get(index));
         tenant.cloned().ok_or_else(Refusal::unauthenticated)
+    }
+
+    /// Who the person is whose token a request has, and in whose reviews. The files of people are read each time: they are small, and
+    /// who was removed is out at once.
+    pub(super) fn person(&self, headers: &HeaderMap) -> Result<(Arc<Tenant>, Person), Refusal> {
+        let given = bearer(headers).filter(|token| !token.is_empty()).ok_or_else(Refusal::nobody)?;
+        self.person_of_token(given).ok_or_else(Refusal::nobody)
+    }
+
+    /// As [`Tenants::person`], of the token alone.
+    pub(super) fn person_of_token(&self, token: &str) -> Option<(Arc<Tenant>, Person)> {
+        let mut found = None;
+        for tenant in &self.0 {
+            match People::open(&tenant.access.people) {
+                Ok(people) => found = people.of_token(token).map(|person| (Arc::clone(tenant), person)).or(found),
+                Err(error) => tracing::error!("tenant `{}`: {error}", tenant.access.tenant_id),
+            }
+        }
+        found
     }
 }
 

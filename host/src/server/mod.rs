@@ -8,6 +8,7 @@
 mod access;
 mod analysis;
 mod annotations;
+mod approvals;
 mod body;
 mod connections;
 mod counters;
@@ -36,6 +37,7 @@ pub use token::{file_beside, read_or_make, sha256 as token_sha256};
 
 use access::{Tenant, Tenants};
 use analysis::Desk;
+use approvals::Approvals;
 use counters::Counters;
 
 use crate::config::ServeConfig;
@@ -87,7 +89,8 @@ impl Server {
             match store_writer::start(&access, &config, &counters) {
                 Ok((writer, thread)) => {
                     writers.push(thread);
-                    open.push(Tenant { access, writer, desk: Desk::new() });
+                    let approvals = Approvals::new(access.approvals.clone());
+                    open.push(Tenant { access, writer, desk: Desk::new(), approvals });
                 }
                 // One tenant's store is no reason to turn the others away.
                 Err(error) if several => tracing::error!("tenant `{}` is not served: {error}", access.tenant_id),

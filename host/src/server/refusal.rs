@@ -38,6 +38,13 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, message)
     }
 
+    /// The same for a person's token that is missing, wrong or nobody's.
+    pub(super) fn nobody() -> Self {
+        let message =
+            "nobody has this token: send `Authorization: Bearer TOKEN` with the one that `tunesmith people add` told";
+        Self::new(StatusCode::UNAUTHORIZED, message)
+    }
+
     pub(super) fn too_long(max_body: usize) -> Self {
         let message = format!(
             "the request is longer than {max_body} bytes, compressed or not: send fewer spans at once \

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::TenantError;
 use super::confine::{leads_into, real};
 use super::operator::{Operator, Tenant};
+use crate::approval;
 use crate::config::{self, ConfigError, DEFAULT_FILE, Options};
 use crate::error::HostError;
 use crate::plugins::PinnedRef;
@@ -121,6 +122,10 @@ impl Tenant {
         options.tenant_id = Some(self.id.clone());
         options.telemetry.store.get_or_insert_with(|| self.folder.join("telemetry.sqlite"));
         options.output_dir.get_or_insert_with(|| self.folder.join("outputs/adapters"));
+        let approvals = options.telemetry.store.as_deref().map(approval::store_beside);
+        options.review.approvals = options.review.approvals.or(approvals);
+        let people = options.review.approvals.as_deref().map(|approvals| approvals.with_file_name("people.toml"));
+        options.review.people = options.review.people.or(people);
         self.check_options(&options)?;
         let limit = options.training.memory_limit.as_deref().and_then(config::size::parse);
         if let Some(granted) = self.granted.memory_limit
@@ -135,12 +140,17 @@ impl Tenant {
     /// Every path that a configuration can name.
     fn check_options(&self, options: &Options) -> Result<(), TenantError> {
         let telemetry = &options.telemetry;
-        if let Some(store) = &telemetry.store {
+        let stores = [("telemetry.store", &telemetry.store), ("review.approvals", &options.review.approvals)];
+        for (what, store) in stores {
+            let Some(store) = store else { continue };
             // SQLite follows the links of its side files, too.
             for file in ["", "-wal", "-shm", "-journal"] {
                 let file = PathBuf::from(format!("{}{file}", store.display()));
-                self.check(store, "telemetry.store", &file, "write", &[&self.folder])?;
+                self.check(store, what, &file, "write", &[&self.folder])?;
             }
+        }
+        if let Some(people) = &options.review.people {
+            self.check_write("review.people", people)?;
         }
         if let Some(output_dir) = &options.output_dir {
             self.check_write("output_dir", output_dir)?;

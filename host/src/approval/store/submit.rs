@@ -1,0 +1,203 @@
+//! Batches come in, and are made again from a journal.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+
+use super::journal::{self, BatchRecord, ItemRecord, Lines, Record};
+use super::{ApprovalStore, damaged, error, now_ms};
+use crate::approval::content::kind_name;
+use crate::approval::{Action, ApprovalError, Channel, Event, NewBatch};
+
+impl ApprovalStore {
+    /// Stores a batch, all of whose items are pending then, and returns its number.
+    ///
+    /// # Errors
+    /// [`ApprovalError`]; nothing of the batch is stored then.
+    pub fn submit(&mut self, batch: NewBatch) -> Result<i64, ApprovalError> {
+        let (path, now) = (self.path.clone(), now_ms());
+        self.write(|connection, lines| {
+            let next = |table: &str| {
+                let sql = format!("SELECT coalesce(max(id), 0) + 1 FROM {table}");
+                connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).map_err(|cause| error(&path, cause))
+            };
+            let (id, mut item, mut event) = (next("batches")?, next("items")?, next("events")?);
+            let candidates = batch.candidates;
+            let record = BatchRecord {
+                id,
+                project: batch.project,
+                agent_type: batch.agent_type,
+                run: batch.run,
+                generator: batch.generator,
+                model: batch.model,
+                created_at_ms: now,
+                expires_at_ms: batch.expires_at_ms,
+                parents: batch.parents,
+                held_out: batch.held_out,
+            };
+            put(connection, &path, lines, Record::Batch(record))?;
+            for candidate in candidates {
+                let sha256 = candidate.content.sha256();
+                let record = ItemRecord {
+                    id: item,
+                    batch: id,
+                    original: candidate.content,
+                    parents: candidate.parents,
+                    prompt_sha256: candidate.prompt_sha256,
+                    seed: candidate.seed,
+                    near: candidate.near,
+                };
+                put(connection, &path, lines, Record::Item(record))?;
+                let submitted = Event {
+                    id: event,
+                    item,
+                    version: 1,
+                    at_ms: now,
+                    who: Channel::Tunesmith.name().to_owned(),
+                    channel: Channel::Tunesmith,
+                    action: Action::Submitted,
+                    reason: None,
+                    sha256_before: None,
+                    sha256_after: sha256,
+                    content: None,
+                };
+                put(connection, &path, lines, Record::Event(submitted))?;
+                (item, event) = (item + 1, event + 1);
+            }
+            Ok(id)
+        })
+    }
+
+    /// Makes a store at `path` of what a journal has, and says how many of its lines were unfinished. Of two lines for one event
+    /// the later counts: the transaction of the earlier was never committed.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Journal`], and those of [`ApprovalStore::open_or_create`].
+    pub fn restore(path: &Path, journal: &Path) -> Result<(Self, usize), ApprovalError> {
+        let (records, broken) = journal::read(journal)?;
+        let mut last = BTreeMap::new();
+        for record in records {
+            let key = match &record {
+                Record::Batch(batch) => (0, batch.id),
+                Record::Item(item) => (1, item.id),
+                Record::Event(event) => (2, event.id),
+            };
+            last.insert(key, record);
+        }
+        let mut store = Self::open_or_create(path)?;
+        let own = store.path.clone();
+        store.write(|connection, lines| {
+            last.into_values().try_for_each(|record| put(connection, &own, lines, record))
+        })?;
+        Ok((store, broken))
+    }
+}
+
+/// Writes one record to its table, and notes it for the journal.
+pub(super) fn put(
+    connection: &Connection,
+    path: &Path,
+    lines: &mut Lines,
+    record: Record,
+) -> Result<(), ApprovalError> {
+    let put = || -> rusqlite::Result<()> {
+        match &record {
+            Record::Batch(batch) => {
+                connection.prepare_cached(
+                    "INSERT INTO batches (id, project, agent_type, run, generator, model, created_at_ms, expires_at_ms, parents)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?.execute(params![
+                    batch.id,
+                    batch.project,
+                    batch.agent_type,
+                    batch.run,
+                    batch.generator,
+                    batch.model,
+                    batch.created_at_ms,
+                    batch.expires_at_ms,
+                    json(&batch.parents),
+                ])?;
+                let mut held_out = connection.prepare_cached("INSERT INTO held_out (batch, content) VALUES (?1, ?2)")?;
+                batch.held_out.iter().try_for_each(|content| held_out.execute(params![batch.id, json(content)]).map(drop))
+            }
+            Record::Item(item) => connection
+                .prepare_cached(
+                    "INSERT INTO items (id, batch, kind, original, parents, prompt_sha256, seed, near, state, version, content,
+                                        content_sha256)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', 0, ?4, ?9)",
+                )?
+                .execute(params![
+                    item.id,
+                    item.batch,
+                    kind_name(item.original.kind()),
+                    json(&item.original),
+                    json(&item.parents),
+                    item.prompt_sha256,
+                    item.seed.cast_signed(),
+                    json(&item.near),
+                    item.original.sha256(),
+                ])
+                .map(drop),
+            Record::Event(event) => put_event(connection, event),
+        }
+    };
+    put().map_err(|cause| match cause {
+        rusqlite::Error::QueryReturnedNoRows => damaged(path, "an event of the journal is of no item"),
+        cause => error(path, cause),
+    })?;
+    lines.push(&record);
+    Ok(())
+}
+
+/// The event, and what follows from it for its item.
+fn put_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+    let content = event.content.as_ref().map(json);
+    connection
+        .prepare_cached(
+            "INSERT INTO events (id, item, version, at_ms, who, channel, action, reason, sha256_before, sha256_after, content)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            event.id,
+            event.item,
+            event.version,
+            event.at_ms,
+            event.who,
+            event.channel.name(),
+            event.action.name(),
+            event.reason,
+            event.sha256_before,
+            event.sha256_after,
+            content,
+        ])?;
+    let by = match event.action {
+        Action::Submitted | Action::Undone => None,
+        _ => Some((&event.who, event.at_ms)),
+    };
+    let changed = connection
+        .prepare_cached(
+            "UPDATE items SET state = ?2, version = ?3, content = coalesce(?4, content), content_sha256 = ?5, decided_by = ?6,
+                              decided_at_ms = ?7
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            event.item,
+            event.action.state().name(),
+            event.version,
+            content,
+            event.sha256_after,
+            by.map(|(who, _)| who),
+            by.map(|(_, at)| at),
+        ])?;
+    match changed {
+        1 => Ok(()),
+        _ => Err(rusqlite::Error::QueryReturnedNoRows),
+    }
+}
+
+/// A column that is JSON: our own types, none of which has what JSON has not.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
