@@ -32,6 +32,7 @@ mod receiver;
 mod receiver_killed;
 mod reproducible;
 mod resumed;
+mod review_pages;
 mod serving;
 mod serving_analysis;
 mod spans;
