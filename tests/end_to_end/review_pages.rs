@@ -260,7 +260,7 @@ fn whoever_guesses_tokens_waits_and_nobody_is_sent_elsewhere() {
     assert!((1..=60).contains(&seconds.parse::<u32>().unwrap()), "{seconds}");
     assert_eq!(
         alert(&waits),
-        format!("Too many tokens from your address were nobody&#39;s. Try again in {seconds} s.")
+        format!("Too many tokens from your address were nobody's. Try again in {seconds} s.")
     );
 }
 
