@@ -12,6 +12,7 @@ use crate::memory::OutOfMemory;
 use crate::people::PeopleError;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::runs::RunsError;
 use crate::server::ServerError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
@@ -46,6 +47,9 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// The record of a run.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

@@ -16,6 +16,7 @@ pub mod plugins;
 pub mod progress;
 pub mod report;
 pub mod run_dir;
+pub mod runs;
 pub mod server;
 pub mod telemetry;
 pub mod tenants;
