@@ -13,6 +13,7 @@ use crate::people::PeopleError;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
 use crate::server::ServerError;
+use crate::synthetic::SyntheticError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
 
@@ -46,6 +47,9 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// What generates examples.
+    #[error(transparent)]
+    Synthetic(SyntheticError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -142,6 +146,15 @@ pub enum HostError {
         /// What is short, and what to do.
         reason: String,
     },
+}
+
+impl From<SyntheticError> for HostError {
+    fn from(error: SyntheticError) -> Self {
+        match error {
+            SyntheticError::Interrupted => Self::Interrupted,
+            error => Self::Synthetic(error),
+        }
+    }
 }
 
 impl HostError {
