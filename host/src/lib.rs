@@ -18,6 +18,7 @@ pub mod report;
 pub mod run_dir;
 pub mod runs;
 pub mod server;
+pub mod synthetic;
 pub mod telemetry;
 pub mod tenants;
 

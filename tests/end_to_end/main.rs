@@ -39,6 +39,6 @@ mod telemetry;
 mod tenant_escapes;
 mod tenants_formatter;
 mod triplets;
-mod waiting_for_people;
 mod trusted_plugins;
+mod waiting_for_people;
 mod wat;

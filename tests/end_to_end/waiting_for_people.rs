@@ -120,7 +120,10 @@ fn a_run_that_waits_goes_on_by_itself_and_outlives_its_process() {
     let id = runs["id"].as_str().unwrap();
     // One process goes on with a run.
     let second = home.run(&["finetune"]);
-    assert_eq!(second.error(), format!("run `{id}` is another process's at this moment: wait for its end, or end that process"));
+    assert_eq!(
+        second.error(),
+        format!("run `{id}` is another process's at this moment: wait for its end, or end that process")
+    );
     killed.kill().unwrap();
     killed.wait().unwrap();
 

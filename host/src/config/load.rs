@@ -81,6 +81,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let imports = telemetry.import.iter_mut().flatten();
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
     let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut options.serve.token_file);
+    let key = key.chain(&mut options.synthetic.synthetic_api_key_file);
     let review = options.review.approvals.iter_mut().chain(&mut options.review.people);
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders).chain(review) {
         *path = base.join(&*path);

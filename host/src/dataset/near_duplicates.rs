@@ -182,6 +182,12 @@ impl Shingles {
     pub fn overlap(&self, other: &Self) -> f64 {
         jaccard(&self.0, &other.0)
     }
+
+    /// Whether [`overlap`](Self::overlap) comes to `threshold`: sets of too different sizes are not compared at all.
+    pub fn overlaps(&self, other: &Self, threshold: f64) -> bool {
+        let (fewer, more) = (self.0.len().min(other.0.len()), self.0.len().max(other.0.len()));
+        fewer as f64 >= threshold * more as f64 && self.overlap(other) >= threshold
+    }
 }
 
 /// Hashes of a text's shingles, sorted; the text itself where it is shorter than one.

@@ -174,8 +174,12 @@ impl Tenant {
         for export in telemetry.import.iter().flatten() {
             self.check_read("telemetry.import", export)?;
         }
-        if let Some(key) = &telemetry.phoenix_api_key_file {
-            self.check(key, "telemetry.phoenix_api_key_file", key, "read", &[&self.folder])?;
+        let keys = [
+            ("telemetry.phoenix_api_key_file", &telemetry.phoenix_api_key_file),
+            ("synthetic.synthetic_api_key_file", &options.synthetic.synthetic_api_key_file),
+        ];
+        for (what, key) in keys {
+            key.iter().try_for_each(|key| self.check(key, what, key, "read", &[&self.folder]))?;
         }
         if let Some(model) = &options.base_model {
             self.check_model(model)?;
@@ -183,11 +187,16 @@ impl Tenant {
         if let Some(folder) = &options.compute.cuda_libs {
             self.check_libraries(folder)?;
         }
-        if let Some(url) = &telemetry.phoenix_url
-            && !self.granted.phoenix_urls.iter().flatten().any(|granted| same_server(granted, url))
-        {
-            let (tenant, value) = (self.id.clone(), url.clone());
-            return Err(TenantError::NotGranted { tenant, what: "phoenix_url", value, grant: "phoenix_urls" });
+        let (phoenix, synthetic) = (&telemetry.phoenix_url, &options.synthetic.synthetic_url);
+        for (what, url, grant, granted) in [
+            ("phoenix_url", phoenix, "phoenix_urls", &self.granted.phoenix_urls),
+            ("synthetic_url", synthetic, "synthetic_urls", &self.granted.synthetic_urls),
+        ] {
+            if let Some(url) = url
+                && !granted.iter().flatten().any(|granted| same_server(granted, url))
+            {
+                return Err(TenantError::NotGranted { tenant: self.id.clone(), what, value: url.clone(), grant });
+            }
         }
         let agents = options.agents.values().flat_map(|agent| [&agent.extractor, &agent.formatter, &agent.policy]);
         let plugins = [&options.plugins.extractor, &options.plugins.formatter, &options.plugins.policy];

@@ -16,11 +16,22 @@ use crate::plugins::bindings::types::{InstructionExample, Lineage};
 #[derive(Debug, Clone)]
 enum Happening {
     /// So many candidates; where `expired`, in a batch whose time is over.
-    Submitted { candidates: usize, expired: bool },
+    Submitted {
+        candidates: usize,
+        expired: bool,
+    },
     /// A person decides on one of the items that there are, or on what it was before.
-    Decided { item: usize, who: usize, decision: usize, as_seen: bool },
+    Decided {
+        item: usize,
+        who: usize,
+        decision: usize,
+        as_seen: bool,
+    },
     /// Many at once.
-    DecidedAll { who: usize, approve: bool },
+    DecidedAll {
+        who: usize,
+        approve: bool,
+    },
     Expired,
     /// The process ends, and another opens the file.
     Reopened,
@@ -296,7 +307,9 @@ fn what_was_approved_and_changed_outside_trains_nothing() {
     world.decide(1, 0, 0, true);
     let config = config(world.folder.path());
     let outside = Connection::open(world.path()).unwrap();
-    outside.execute("UPDATE items SET content = replace(content, 'search_agent', 'evil_agent') WHERE id = 1", []).unwrap();
+    outside
+        .execute("UPDATE items SET content = replace(content, 'search_agent', 'evil_agent') WHERE id = 1", [])
+        .unwrap();
     let error = collected((0..10).map(real).collect()).admit_approved(&config).unwrap_err();
     assert!(error.to_string().contains("item 1 of"), "{error}");
     assert!(error.to_string().contains("is not what anna approved"), "{error}");
