@@ -117,7 +117,7 @@ impl Shortage {
             kind: Some(kind),
             ..Filter::default()
         };
-        Ok(store.items(&filter, None, usize::MAX - 1)?.items.into_iter().map(|item| item.content).collect())
+        Ok(store.items(&filter, None, usize::MAX)?.items.into_iter().map(|item| item.content).collect())
     }
 
     /// The generator is shown what trains, whatever happens, and never what judges.
