@@ -7,8 +7,11 @@
 
 mod answers;
 mod draw;
+mod endpoint;
 mod error;
+mod prompt;
 mod proposal;
+mod reply;
 mod sieve;
 mod templates;
 
@@ -17,7 +20,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::approval::{self, Candidate, Content};
-use crate::config::{GeneratorChoice, RunConfig};
+use crate::config::{EndpointConfig, GeneratorChoice, RunConfig};
 use crate::dataset::{self, SkipTable};
 use crate::plugins::bindings::types::{Example, ExampleKind};
 use crate::progress::Progress;
@@ -111,6 +114,10 @@ pub fn generate(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) ->
     }
     let generated = match config.synthetic.generator {
         GeneratorChoice::Templates => by_templates(config, wanted, progress)?,
+        GeneratorChoice::Endpoint => match &config.synthetic.endpoint {
+            Some(endpoint) => by_endpoint(config, endpoint, wanted, progress)?,
+            None => return Err(SyntheticError::NoEndpoint),
+        },
         _ => by_templates(config, wanted, progress)?,
     };
     if generated.candidates.len() < wanted.count {
@@ -125,10 +132,36 @@ pub fn generate(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) ->
     Ok(generated)
 }
 
+fn by_endpoint(
+    config: &RunConfig,
+    endpoint: &EndpointConfig,
+    wanted: &Wanted<'_>,
+    progress: &Progress,
+) -> Result<Generated, SyntheticError> {
+    let mut sieve = Sieve::new(config, wanted);
+    let asked = endpoint::fill(&mut sieve, config, endpoint, wanted, seed(config, wanted), progress)?;
+    if asked.out_of_budget {
+        tracing::warn!(
+            "the budget for generated examples is spent: {} of {} requests (`--synthetic-max-requests`), {} of {} tokens \
+             (`--synthetic-max-tokens`)",
+            asked.spent.requests,
+            endpoint.max_requests,
+            asked.spent.prompt_tokens + asked.spent.completion_tokens,
+            endpoint.max_tokens
+        );
+    }
+    let generated = finish(Generator::Endpoint, Some(asked.model), sieve, wanted, asked.spent);
+    if generated.candidates.is_empty() && !asked.out_of_budget {
+        return Err(nothing(&generated));
+    }
+    Ok(generated)
+}
+
 fn by_templates(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
     let mut sieve = Sieve::new(config, wanted);
     templates::fill(&mut sieve, wanted, seed(config, wanted), progress)?;
-    finish(Generator::Templates, None, sieve, wanted, Spent::default())
+    let generated = finish(Generator::Templates, None, sieve, wanted, Spent::default());
+    if generated.candidates.is_empty() { Err(nothing(&generated)) } else { Ok(generated) }
 }
 
 /// Of one generation: another than that of the last one, whose examples are there by now.
@@ -142,17 +175,19 @@ fn finish(
     sieve: Sieve<'_>,
     wanted: &Wanted<'_>,
     spent: Spent,
-) -> Result<Generated, SyntheticError> {
+) -> Generated {
     let (mut candidates, left_out) = sieve.finish();
-    if candidates.is_empty() {
-        return Err(SyntheticError::Nothing { generator: generator.name(), left_out: error::listed(&left_out) });
-    }
     let shown: BTreeSet<usize> = candidates.iter().flat_map(|candidate| candidate.parents.iter().copied()).collect();
     for candidate in &mut candidates {
         candidate.parents = candidate.parents.iter().map(|parent| shown.range(..parent).count()).collect();
     }
     let parents = shown.iter().map(|&parent| parent_of(&wanted.parents[parent])).collect();
-    Ok(Generated { generator, model, parents, candidates, left_out, spent })
+    Generated { generator, model, parents, candidates, left_out, spent }
+}
+
+fn nothing(generated: &Generated) -> SyntheticError {
+    let left_out = error::listed(&generated.left_out);
+    SyntheticError::Nothing { generator: generated.generator.name(), left_out }
 }
 
 fn parent_of(example: &Example) -> approval::Parent {
