@@ -6,6 +6,7 @@
 //! - A candidate says what it was made of: its parents, the digest of its prompt, the seed.
 
 mod answers;
+mod base_model;
 mod draw;
 mod endpoint;
 mod error;
@@ -20,7 +21,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::approval::{self, Candidate, Content};
-use crate::config::{EndpointConfig, GeneratorChoice, RunConfig};
+use crate::config::{GeneratorChoice, RunConfig};
 use crate::dataset::{self, SkipTable};
 use crate::plugins::bindings::types::{Example, ExampleKind};
 use crate::progress::Progress;
@@ -113,12 +114,10 @@ pub fn generate(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) ->
         return Err(SyntheticError::NoParents { kind: proposal::plural(wanted.kind) });
     }
     let generated = match config.synthetic.generator {
+        GeneratorChoice::Auto => by_the_first(config, wanted, progress)?,
+        GeneratorChoice::Endpoint => by_endpoint(config, wanted, progress)?,
+        GeneratorChoice::BaseModel => by_base_model(config, wanted, progress)?,
         GeneratorChoice::Templates => by_templates(config, wanted, progress)?,
-        GeneratorChoice::Endpoint => match &config.synthetic.endpoint {
-            Some(endpoint) => by_endpoint(config, endpoint, wanted, progress)?,
-            None => return Err(SyntheticError::NoEndpoint),
-        },
-        _ => by_templates(config, wanted, progress)?,
     };
     if generated.candidates.len() < wanted.count {
         tracing::warn!(
@@ -132,12 +131,29 @@ pub fn generate(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) ->
     Ok(generated)
 }
 
-fn by_endpoint(
-    config: &RunConfig,
-    endpoint: &EndpointConfig,
-    wanted: &Wanted<'_>,
-    progress: &Progress,
-) -> Result<Generated, SyntheticError> {
+/// The first generator that gives an example.
+fn by_the_first(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
+    let failed = |generator: Generator, next: &str, error: &SyntheticError| {
+        tracing::warn!("`{}` generated nothing, {next} is next: {error}", generator.name());
+    };
+    if config.synthetic.endpoint.is_some() {
+        match by_endpoint(config, wanted, progress) {
+            Ok(generated) if !generated.candidates.is_empty() => return Ok(generated),
+            Ok(generated) => failed(Generator::Endpoint, "the base model", &nothing(&generated)),
+            Err(SyntheticError::Interrupted) => return Err(SyntheticError::Interrupted),
+            Err(error) => failed(Generator::Endpoint, "the base model", &error),
+        }
+    }
+    match by_base_model(config, wanted, progress) {
+        Err(SyntheticError::Interrupted) => return Err(SyntheticError::Interrupted),
+        Err(error) => failed(Generator::BaseModel, "recombination", &error),
+        done => return done,
+    }
+    by_templates(config, wanted, progress)
+}
+
+fn by_endpoint(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
+    let endpoint = config.synthetic.endpoint.as_ref().ok_or(SyntheticError::NoEndpoint)?;
     let mut sieve = Sieve::new(config, wanted);
     let asked = endpoint::fill(&mut sieve, config, endpoint, wanted, seed(config, wanted), progress)?;
     if asked.out_of_budget {
@@ -151,17 +167,20 @@ fn by_endpoint(
         );
     }
     let generated = finish(Generator::Endpoint, Some(asked.model), sieve, wanted, asked.spent);
-    if generated.candidates.is_empty() && !asked.out_of_budget {
-        return Err(nothing(&generated));
-    }
-    Ok(generated)
+    // Who set the budget is told that it was spent; nothing failed.
+    if asked.out_of_budget { Ok(generated) } else { given(generated) }
+}
+
+fn by_base_model(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
+    let mut sieve = Sieve::new(config, wanted);
+    let (model, spent) = base_model::fill(&mut sieve, config, wanted, seed(config, wanted), progress)?;
+    given(finish(Generator::BaseModel, Some(model), sieve, wanted, spent))
 }
 
 fn by_templates(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
     let mut sieve = Sieve::new(config, wanted);
     templates::fill(&mut sieve, wanted, seed(config, wanted), progress)?;
-    let generated = finish(Generator::Templates, None, sieve, wanted, Spent::default());
-    if generated.candidates.is_empty() { Err(nothing(&generated)) } else { Ok(generated) }
+    given(finish(Generator::Templates, None, sieve, wanted, Spent::default()))
 }
 
 /// Of one generation: another than that of the last one, whose examples are there by now.
@@ -183,6 +202,11 @@ fn finish(
     }
     let parents = shown.iter().map(|&parent| parent_of(&wanted.parents[parent])).collect();
     Generated { generator, model, parents, candidates, left_out, spent }
+}
+
+/// An error where there is nothing.
+fn given(generated: Generated) -> Result<Generated, SyntheticError> {
+    if generated.candidates.is_empty() { Err(nothing(&generated)) } else { Ok(generated) }
 }
 
 fn nothing(generated: &Generated) -> SyntheticError {

@@ -252,24 +252,31 @@ impl Prompt {
                 let (input, chosen) = (dataset::input(parent).to_owned(), dataset::output(parent).to_owned());
                 Ok(Content::Preference { instruction, input, chosen, rejected: reply::text(item, "rejected")? })
             }
-            Ask::Whole(ExampleKind::ApprovedExample) => Ok(Content::Instruction {
-                instruction,
-                input: reply::text(item, "input")?,
-                output: reply::text(item, "output")?,
-            }),
-            Ask::Whole(ExampleKind::PreferencePair) => Ok(Content::Preference {
-                instruction,
-                input: reply::text(item, "input")?,
-                chosen: reply::text(item, "chosen")?,
-                rejected: reply::text(item, "rejected")?,
-            }),
-            Ask::Whole(ExampleKind::Triplet) => Ok(Content::Triplet {
-                anchor: reply::text(item, "anchor")?,
-                positive: reply::text(item, "positive")?,
-                negative: reply::text(item, "negative")?,
-            }),
+            Ask::Whole(kind) => whole(kind, instruction, item),
         }
     }
+}
+
+/// An example of `kind` by its fields.
+///
+/// # Errors
+/// Where one is missing.
+pub(super) fn whole(kind: ExampleKind, instruction: String, item: &Item) -> Result<Content, &'static str> {
+    let text = |key| reply::text(item, key);
+    Ok(match kind {
+        ExampleKind::ApprovedExample => {
+            Content::Instruction { instruction, input: text("input")?, output: text("output")? }
+        }
+        ExampleKind::PreferencePair => Content::Preference {
+            instruction,
+            input: text("input")?,
+            chosen: text("chosen")?,
+            rejected: text("rejected")?,
+        },
+        ExampleKind::Triplet => {
+            Content::Triplet { anchor: text("anchor")?, positive: text("positive")?, negative: text("negative")? }
+        }
+    })
 }
 
 /// Of an example of `kind`, in the order in which a model is to write them.
@@ -284,11 +291,18 @@ pub(super) fn fields(kind: ExampleKind) -> &'static [&'static str] {
 /// A real example as one line of JSON; of an approved one in a pair's place without `rejected`.
 pub(super) fn line(kind: ExampleKind, example: &Example) -> String {
     let content = Content::of(example);
-    let better = match (kind, &content) {
-        (ExampleKind::ApprovedExample, _) => "output",
+    let texts: Vec<_> = texts(kind, &content);
+    let texts: Vec<String> = texts.iter().map(|(key, text)| format!("{}: {}", quoted(key), quoted(text))).collect();
+    format!("{{{}}}", texts.join(", "))
+}
+
+/// What a real example has of the fields of an example of `kind`.
+pub(super) fn texts(kind: ExampleKind, content: &Content) -> Vec<(&'static str, &str)> {
+    let better = match kind {
+        ExampleKind::ApprovedExample => "output",
         _ => "chosen",
     };
-    let texts: Vec<(&str, &str)> = match &content {
+    match content {
         Content::Instruction { input, output, .. } => vec![("input", input), (better, output)],
         Content::Preference { input, chosen, rejected, .. } => match kind {
             ExampleKind::ApprovedExample => vec![("input", input), (better, chosen)],
@@ -297,9 +311,7 @@ pub(super) fn line(kind: ExampleKind, example: &Example) -> String {
         Content::Triplet { anchor, positive, negative } => {
             vec![("anchor", anchor), ("positive", positive), ("negative", negative)]
         }
-    };
-    let texts: Vec<String> = texts.iter().map(|(key, text)| format!("{}: {}", quoted(key), quoted(text))).collect();
-    format!("{{{}}}", texts.join(", "))
+    }
 }
 
 /// As JSON has it.
