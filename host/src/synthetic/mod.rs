@@ -222,3 +222,6 @@ fn parent_of(example: &Example) -> approval::Parent {
         content: Content::of(example),
     }
 }
+
+#[cfg(test)]
+mod tests;
