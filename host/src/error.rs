@@ -12,6 +12,7 @@ use crate::memory::OutOfMemory;
 use crate::people::PeopleError;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::runs::RunsError;
 use crate::server::ServerError;
 use crate::synthetic::SyntheticError;
 use crate::telemetry::TelemetryError;
@@ -47,6 +48,9 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// The record of a run.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
     /// What generates examples.
     #[error(transparent)]
     Synthetic(SyntheticError),

@@ -7,6 +7,7 @@ use toml::Table;
 
 use super::error::ConfigError;
 use super::options::{Options, PluginSources};
+use super::{Granted, output_dir};
 use crate::plugins::{PinnedRef, PluginKind, PluginRef};
 
 /// Read where no other file is named and it is there.
@@ -37,6 +38,21 @@ pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<Pat
     let mut options = merge(&options, flags).map_err(|error| ConfigError::syntax(path, &error))?;
     options.plugins.sources = PluginSources { file: Some(path.to_owned()), command_line };
     Ok((options, Some(path.to_owned())))
+}
+
+impl Options {
+    /// These settings with every path from the root, for a run that goes on from another folder; without what an operator grants,
+    /// which is asked for anew.
+    pub fn from_root(&self) -> Self {
+        let mut options = self.clone();
+        options.output_dir = Some(output_dir(self));
+        if let Ok(here) = std::env::current_dir() {
+            resolve_paths(&mut options, &here);
+        }
+        options.plugins.sources = PluginSources::default();
+        options.granted = Granted::default();
+        options
+    }
 }
 
 /// `over` wins wherever it has a value.

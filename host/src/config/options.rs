@@ -390,7 +390,7 @@ pub struct PluginOptions {
 }
 
 /// Where the plugins of all agents were named.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PluginSources {
     /// The file that was read.
     pub file: Option<PathBuf>,

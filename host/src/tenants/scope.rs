@@ -52,6 +52,17 @@ impl Scope {
         }
     }
 
+    /// Settings that a run was begun with, checked as a configuration is: what the tenant may have can have changed since.
+    ///
+    /// # Errors
+    /// As for [`Scope::load`].
+    pub fn restore(&self, options: Options) -> Result<Options, HostError> {
+        match self {
+            Self::User { .. } => Ok(options),
+            Self::Tenant(tenant) => tenant.hold(options),
+        }
+    }
+
     /// Checks that `path`, which `what` names, may be read.
     ///
     /// # Errors
@@ -119,6 +130,11 @@ impl Tenant {
         if let (Some(file), Some(found)) = (&file, options.tenant_id.take_if(|found| *found != self.id)) {
             return Err(TenantError::OtherTenant { file: file.clone(), found, tenant: self.id.clone() }.into());
         }
+        Ok((self.hold(options)?, file))
+    }
+
+    /// Settings within what the tenant has.
+    fn hold(&self, mut options: Options) -> Result<Options, HostError> {
         options.tenant_id = Some(self.id.clone());
         options.telemetry.store.get_or_insert_with(|| self.folder.join("telemetry.sqlite"));
         options.output_dir.get_or_insert_with(|| self.folder.join("outputs/adapters"));
@@ -134,7 +150,7 @@ impl Tenant {
             options.training.memory_limit = Some(granted.to_string());
         }
         options.granted = self.granted.clone();
-        Ok((options, file))
+        Ok(options)
     }
 
     /// Every path that a configuration can name.
