@@ -281,6 +281,8 @@ fn no_key_of_a_configuration_leads_to_another_tenant() {
         "[telemetry]\nimport = [\"traces.jsonl\", \"../beta/traces.jsonl\"]",
         "[telemetry]\nphoenix_api_key_file = \"../beta/key\"",
         "[telemetry]\nphoenix_url = \"http://127.0.0.1:9\"",
+        "[synthetic]\nsynthetic_api_key_file = \"../beta/key\"",
+        "[synthetic]\nsynthetic_url = \"http://127.0.0.1:9/v1\"",
         "[compute]\ncuda_libs = \"../../libraries\"",
         "[plugins]\nextractor = \"../beta/plugin.wasm\"",
         "[plugins]\nformatter = \"../beta/plugin.wasm\"",
