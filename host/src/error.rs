@@ -9,9 +9,10 @@ use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
-use crate::people::PeopleError;
+use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::review::ReviewError;
 use crate::server::ServerError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
@@ -46,6 +47,12 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// Somebody's role is not enough.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// What a reviewer gave on a terminal.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod plugins;
 pub mod progress;
 pub mod report;
+pub mod review;
 pub mod run_dir;
 pub mod server;
 pub mod telemetry;
