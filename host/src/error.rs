@@ -13,7 +13,9 @@ use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
 use crate::review::ReviewError;
+use crate::runs::RunsError;
 use crate::server::ServerError;
+use crate::synthetic::SyntheticError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
 
@@ -53,6 +55,12 @@ pub enum HostError {
     /// What a reviewer gave on a terminal.
     #[error(transparent)]
     Review(#[from] ReviewError),
+    /// The record of a run.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    /// What generates examples.
+    #[error(transparent)]
+    Synthetic(SyntheticError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -149,6 +157,15 @@ pub enum HostError {
         /// What is short, and what to do.
         reason: String,
     },
+}
+
+impl From<SyntheticError> for HostError {
+    fn from(error: SyntheticError) -> Self {
+        match error {
+            SyntheticError::Interrupted => Self::Interrupted,
+            error => Self::Synthetic(error),
+        }
+    }
 }
 
 impl HostError {

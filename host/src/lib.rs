@@ -17,7 +17,9 @@ pub mod progress;
 pub mod report;
 pub mod review;
 pub mod run_dir;
+pub mod runs;
 pub mod server;
+pub mod synthetic;
 pub mod telemetry;
 pub mod tenants;
 
