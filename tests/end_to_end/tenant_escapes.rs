@@ -208,6 +208,10 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("plugins sign --key", "plugins sign own.wasm --key {}", "key"),
 ];
 
+/// Arguments of paths that are the operator's, or refused where there is one.
+const OF_OPERATOR: [&str; 6] =
+    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
+
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {
     let mut all = BTreeSet::new();
@@ -222,7 +226,7 @@ fn every_argument_that_takes_a_path_is_tried() {
         commands.extend(command.get_subcommands().map(sub));
     }
     // Whose file it is, the operator says; and of all tenants at once none is named.
-    for of_operator in ["--operator", "serve --config", "serve --store", "serve --token-file"] {
+    for of_operator in OF_OPERATOR {
         assert!(all.remove(of_operator), "{of_operator}");
     }
     let tried: BTreeSet<_> = PATHS.iter().map(|(name, ..)| (*name).to_owned()).collect();

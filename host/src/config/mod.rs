@@ -28,7 +28,7 @@ pub use options::{
     ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 pub use review::ReviewConfig;
-pub use serve::{ServeConfig, ServeOptions};
+pub use serve::{ServeConfig, ServeOptions, TlsFiles};
 
 use crate::compute::ComputeConfig;
 use crate::dataset::{NearDuplicateConfig, RedactionConfig};

@@ -16,7 +16,9 @@ mod disk;
 mod error;
 mod refusal;
 mod room;
+pub mod run_folders;
 mod store_writer;
+mod tls;
 mod token;
 mod traces;
 
@@ -28,6 +30,7 @@ use std::thread::JoinHandle;
 use axum::Router;
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 pub use access::TenantAccess;
 pub use analysis::{Question, RunConfigOf};
@@ -47,6 +50,7 @@ use crate::progress::Progress;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    encryption: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<()>>,
 }
@@ -76,6 +80,7 @@ impl Server {
         run_config: Box<RunConfigOf>,
     ) -> Result<Self, ServerError> {
         access::check(&tenants)?;
+        let encryption = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(config.listen.as_str()).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
@@ -108,12 +113,17 @@ impl Server {
             decoding: Arc::new(Semaphore::new(threads)),
             config,
         };
-        Ok(Self { listener, address, shared: Arc::new(shared), writers })
+        Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it is reached by `https`.
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some()
     }
 
     /// Serves until `stop` is done; then takes in no more, answers what it has taken in, and closes the stores.
@@ -125,7 +135,7 @@ impl Server {
         progress: &Progress,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Received, ServerError> {
-        let Self { listener, shared, writers, .. } = self;
+        let Self { listener, encryption, shared, writers, .. } = self;
         let (counters, stopping) = (Arc::clone(&shared.counters), shared.stopping);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
         let stage = progress.stage("serve", 0);
@@ -133,7 +143,7 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let limits = connections::Limits::of(&shared.config);
             let router = router(shared);
-            let serving = connections::serve(listener, router, limits, stop);
+            let serving = connections::serve(listener, encryption, router, limits, stop);
             tokio::select! {
                 () = serving => {}
                 () = counters.tell(&stage) => {}
