@@ -34,6 +34,7 @@ mod reproducible;
 mod resumed;
 mod serving;
 mod serving_analysis;
+mod serving_encrypted;
 mod spans;
 mod telemetry;
 mod tenant_escapes;

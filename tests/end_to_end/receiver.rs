@@ -397,6 +397,9 @@ fn a_token_reaches_its_own_tenants_store_and_no_other() {
         tenant_id: name.to_owned(),
         token_sha256: token_sha256(&format!("the token of {name}")),
         store: home.path(name).join("telemetry.sqlite"),
+        approvals: home.path(name).join("approvals.sqlite"),
+        people: home.path(name).join("people.toml"),
+        output_dir: home.path(name).join("outputs"),
         store_quota: None,
     };
     let options = ServeOptions { listen: Some("127.0.0.1:0".to_owned()), ..ServeOptions::default() };
