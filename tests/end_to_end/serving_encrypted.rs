@@ -134,9 +134,12 @@ fn a_certificate_is_found_beside_the_configuration_that_names_it() {
 fn what_is_no_certificate_with_its_key_is_told_at_the_start() {
     let home = home();
     certify(&home, "other-");
+    home.write("token", "0123456789abcdef0123456789abcdef");
     home.write("damaged.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
     home.write("untrue.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    let refuses = |args: &[&str], error: &str| home.fails(&[&["serve", "--otlp"], args].concat(), error);
+    let refuses = |args: &[&str], error: &str| {
+        home.fails(&[&["serve", "--otlp", "--store", "t.sqlite", "--token-file", "token"], args].concat(), error)
+    };
     refuses(
         &["--tls-cert", "cert.pem"],
         "`serve.tls_key` is not set: name the file with the certificate's key with `--tls-key`",
