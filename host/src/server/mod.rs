@@ -18,6 +18,7 @@ mod refusal;
 mod room;
 pub mod run_folders;
 mod store_writer;
+mod streams;
 mod tls;
 mod token;
 mod traces;
@@ -42,6 +43,7 @@ use access::{Tenant, Tenants};
 use analysis::Desk;
 use approvals::Approvals;
 use counters::Counters;
+use streams::Streams;
 
 use crate::config::ServeConfig;
 use crate::progress::Progress;
@@ -66,6 +68,7 @@ struct Shared {
     /// Requests that are inflated and decoded at once: as many as there are processors, and so many at the most of the
     /// intermediate forms of a span in memory.
     decoding: Arc<Semaphore>,
+    streams: Streams,
 }
 
 impl Server {
@@ -111,6 +114,7 @@ impl Server {
             stopping,
             counters,
             decoding: Arc::new(Semaphore::new(threads)),
+            streams: Streams::new(config.max_connections),
             config,
         };
         Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })
@@ -142,7 +146,12 @@ impl Server {
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let limits = connections::Limits::of(&shared.config);
-            let router = router(shared);
+            let router = router(Arc::clone(&shared));
+            let stop = async {
+                stop.await;
+                // Or each would be waited for.
+                shared.streams.close();
+            };
             let serving = connections::serve(listener, encryption, router, limits, stop);
             tokio::select! {
                 () = serving => {}
