@@ -467,7 +467,11 @@ fn what_a_server_does_not_take_is_left_out_and_the_prompt_asked_again() {
         let refused =
             |what: &str| Reply::Status(422, "", json!({ "detail": format!("not known: {what}") }).to_string());
         match body["response_format"]["type"].as_str() {
-            Some("json_schema") => refused("response_format.type"),
+            // As llama-cpp-python says it.
+            Some("json_schema") => {
+                let message = "1 validation error: 'loc': ('body', 'response_format', 'type')";
+                Reply::Status(500, "", json!({ "error": { "message": message } }).to_string())
+            }
             Some(_) if !body["response_format"]["schema"].is_null() => refused("response_format.schema"),
             _ if !body["seed"].is_null() => refused("seed"),
             _ => Reply::Says(good(number), None),

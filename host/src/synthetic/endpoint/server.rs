@@ -174,6 +174,10 @@ impl Server {
                     named = retry_after(&response);
                     let status = response.status().as_u16();
                     let answer = self.words(response);
+                    // llama-cpp-python calls what it does not know an error of its own.
+                    if status == 500 && answer.contains("response_format") {
+                        return (Err(Failure::NotTaken { status, answer }), requests);
+                    }
                     SyntheticError::Failed { url: self.url.clone(), status, answer, attempts: attempt }
                 }
                 Ok(response) => match self.read(response) {
