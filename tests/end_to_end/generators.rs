@@ -322,6 +322,21 @@ fn answers_that_do_not_follow_the_schema_are_counted_by_what_is_wrong() {
 }
 
 #[test]
+fn of_a_cut_answer_what_is_whole_counts() {
+    let script = |number: usize, _: &Value| {
+        let whole = json!({ "input": query(number), "output": "clip_library" });
+        let cut = format!("{{\"examples\": [{whole}, {{\"input\": \"is anything there on");
+        let choice = json!({ "message": { "content": cut }, "finish_reason": "length" });
+        Reply::Status(200, "", json!({ "choices": [choice] }).to_string())
+    };
+    let (home, server) = (Home::empty(), Server::new(script));
+    let made =
+        made(&config(&home, &server.url, |options| options.synthetic.synthetic_concurrency = nonzero(1)), 2).unwrap();
+    assert_eq!((made.candidates.len(), made.spent.requests), (2, 2));
+    assert_eq!(made.left_out.rows(), [("answer cut at its longest", 2)]);
+}
+
+#[test]
 fn no_answer_in_time_says_how_long_that_is() {
     let error = "no answer from `{url}` (none within 1 s, see `--synthetic-timeout-s`; attempts: 1): start the server there, \
                  such as `python -m llama_cpp.server` or `vllm serve`, or mend `--synthetic-url`";
