@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod plugins;
 pub mod progress;
 pub mod report;
+pub mod review;
 pub mod run_dir;
 pub mod runs;
 pub mod server;

@@ -35,6 +35,7 @@ mod reproducible;
 mod resumed;
 mod serving;
 mod serving_analysis;
+mod serving_encrypted;
 mod spans;
 mod telemetry;
 mod tenant_escapes;

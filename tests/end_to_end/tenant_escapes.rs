@@ -203,6 +203,9 @@ fn paths() -> Vec<(String, String, &'static str)> {
     let others = PATHS.iter().map(|&(name, line, of_beta)| (name.to_owned(), line.to_owned(), of_beta));
     of_runs.chain(others).collect()
 }
+/// Arguments of paths that are the operator's, or refused where there is one.
+const OF_OPERATOR: [&str; 6] =
+    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
 
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {
@@ -218,7 +221,7 @@ fn every_argument_that_takes_a_path_is_tried() {
         commands.extend(command.get_subcommands().map(sub));
     }
     // Whose file it is, the operator says; and of all tenants at once none is named.
-    for of_operator in ["--operator", "serve --config", "serve --store", "serve --token-file"] {
+    for of_operator in OF_OPERATOR {
         assert!(all.remove(of_operator), "{of_operator}");
     }
     let tried: BTreeSet<_> = paths().into_iter().map(|(name, ..)| name).collect();
