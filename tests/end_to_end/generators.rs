@@ -15,6 +15,8 @@ use tunesmith::progress::Progress;
 use tunesmith::synthetic::{Generated, Generator, SyntheticError, Wanted, generate};
 
 use crate::home::{Home, tiny_model};
+use crate::serving::Serving;
+use crate::serving_encrypted::certify;
 
 const KEY: &str = "secret-of-the-tests";
 const INSTRUCTION: &str = "Route the following query to the appropriate agent";
@@ -432,6 +434,18 @@ fn https_to_a_server_without_it_is_no_answer() {
     let error = made(&config(&home, &url, |_| ()), 5).unwrap_err().to_string();
     assert!(error.starts_with(&format!("no answer from `{url}` (")) && error.contains("attempts: 1"), "{error}");
     assert_eq!(server.requests(), 0, "the key went over an open line");
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_no_answer() {
+    let home = Home::empty();
+    certify(&home, "");
+    let serve = ["serve", "--otlp", "--json", "--store", "t.sqlite", "--listen", "127.0.0.1:0"];
+    let encrypted = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+    let serving = Serving::started(home.command(&[&serve[..], &encrypted].concat()));
+    let url = format!("https://{}/v1", serving.address);
+    let error = made(&config(&home, &url, |_| ()), 5).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("no answer from `{url}` (invalid peer certificate: ")), "{error}");
 }
 
 #[test]

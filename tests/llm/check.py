@@ -196,7 +196,7 @@ def main():
         server = Llama(str(Path(model).resolve()), folder / "server.log")
         try:
             home = Home(binary, folder, server.url)
-            have = home.json("analyze")["approved_examples"]
+            have = home.json("analyze")["examples"]["approved_examples"]
             home.configure(have + MISSING, server.url)
             refuses_a_wrong_key(home)
             run = waits_for_people(home, server)
