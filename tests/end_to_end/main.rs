@@ -32,6 +32,8 @@ mod receiver;
 mod receiver_killed;
 mod reproducible;
 mod resumed;
+mod review;
+mod reviewing;
 mod serving;
 mod serving_analysis;
 mod spans;

@@ -218,7 +218,7 @@ impl World {
                     let _ = std::fs::remove_file(path.with_extension(file));
                 }
                 let (store, broken) = ApprovalStore::restore(&path, &kept).unwrap();
-                assert_eq!(broken, 0);
+                assert_eq!(broken.unfinished, 0);
                 self.store = Some(store);
             }
         }
