@@ -8,6 +8,7 @@
 mod access;
 mod analysis;
 mod annotations;
+mod api;
 mod approvals;
 mod body;
 mod connections;
@@ -159,6 +160,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/annotations", post(annotations::receive))
         .route("/v1/analysis", get(analysis::answer))
         .route("/healthz", get(|| async { "ok\n" }))
+        .nest(api::ROOT, api::router())
         .fallback(|| async { refusal::no_such_path() })
         .with_state(shared)
 }
