@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::plugins::bindings::types::{Example, ExampleKind, InstructionExample, Lineage, PreferencePair, Triplet};
 

@@ -110,8 +110,7 @@ pub(super) async fn decide_all(
     let each = |(index, value)| verdict(&format!("[{index}]."), value, None);
     let verdicts = values.into_iter().enumerate().map(each).collect::<Result<Vec<_>, _>>()?;
     let items: Vec<_> = verdicts.iter().map(|verdict| verdict.seen.item).collect();
-    let write =
-        move |store: &mut crate::approval::ApprovalStore| store.decide_all(&reviewer, Channel::Api, &verdicts);
+    let write = move |store: &mut crate::approval::ApprovalStore| store.decide_all(&reviewer, Channel::Api, &verdicts);
     let outcomes = caller.tenant.approvals.write(write).await?;
     let outcome = |(item, outcome)| match outcome {
         Ok(decided) => Outcome { item, decided: Some(decided), problem: None },

@@ -43,10 +43,7 @@ pub(super) struct Which {
         Problems
     )
 )]
-pub(super) async fn export(
-    caller: Caller,
-    which: Result<Query<Which>, QueryRejection>,
-) -> Result<Response, Problem> {
+pub(super) async fn export(caller: Caller, which: Result<Query<Which>, QueryRejection>) -> Result<Response, Problem> {
     let Which { state, batch } = parameters(which)?;
     let filter = Filter { state, batch, ..Filter::default() };
     let approvals = caller.tenant.approvals.clone();
@@ -73,11 +70,7 @@ pub(super) async fn export(
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::new(Lines(receive))).into_response())
 }
 
-async fn read(
-    approvals: &Approvals,
-    filter: &Filter,
-    after: Option<Cursor>,
-) -> Result<Page<Exported>, ApprovalError> {
+async fn read(approvals: &Approvals, filter: &Filter, after: Option<Cursor>) -> Result<Page<Exported>, ApprovalError> {
     let filter = filter.clone();
     approvals.read(move |store| store.export(&filter, after, CHUNK)).await
 }

@@ -145,7 +145,13 @@ impl From<Refusal> for Problem {
             StatusCode::SERVICE_UNAVAILABLE => ("busy", "The server is busy"),
             _ => ("malformed", "Malformed request"),
         };
-        let problem = Self::new(refusal.status, kind, title, refusal.message);
+        // The receiver's texts are on spans.
+        let detail = match refusal.status {
+            StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than 1 MiB: decide on fewer items at once".to_owned(),
+            StatusCode::REQUEST_TIMEOUT => "the body did not arrive in time: send it again".to_owned(),
+            _ => refusal.message,
+        };
+        let problem = Self::new(refusal.status, kind, title, detail);
         Self { retry_after_s: refusal.retry_after_s, field: refusal.field, ..problem }
     }
 }
