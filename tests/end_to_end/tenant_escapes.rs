@@ -148,6 +148,12 @@ const PATHS_OF_RUNS: [(&str, &str); 10] = [
 /// is what of `beta`'s it is tried with.
 const PATHS: &[(&str, &str, &str)] = &[
     ("extract --output", "extract --output {}", "records.jsonl"),
+    ("review --approvals", "review list --approvals {}", "approvals.sqlite"),
+    ("review --store", "review list --store {}", "telemetry.sqlite"),
+    ("review --config", "review list --config {}", "tunesmith.toml"),
+    ("review edit --from", "review edit 1-00000000 --from {}", "records.jsonl"),
+    ("review export --output", "review export --output {}", "new.jsonl"),
+    ("review restore --journal", "review restore --approvals new.sqlite --journal {}", "records.jsonl"),
     ("runs list --store", "runs list --store {}", "telemetry.sqlite"),
     ("runs list --config", "runs list --config {}", "tunesmith.toml"),
     ("runs list --approvals", "runs list --approvals {}", "approvals.sqlite"),
