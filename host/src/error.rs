@@ -9,10 +9,13 @@ use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
-use crate::people::PeopleError;
+use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::review::ReviewError;
+use crate::runs::RunsError;
 use crate::server::ServerError;
+use crate::synthetic::SyntheticError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
 
@@ -46,6 +49,18 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// Somebody's role is not enough.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// What a reviewer gave on a terminal.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
+    /// The record of a run.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    /// What generates examples.
+    #[error(transparent)]
+    Synthetic(SyntheticError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -142,6 +157,15 @@ pub enum HostError {
         /// What is short, and what to do.
         reason: String,
     },
+}
+
+impl From<SyntheticError> for HostError {
+    fn from(error: SyntheticError) -> Self {
+        match error {
+            SyntheticError::Interrupted => Self::Interrupted,
+            error => Self::Synthetic(error),
+        }
+    }
 }
 
 impl HostError {

@@ -258,10 +258,7 @@ fn whoever_guesses_tokens_waits_and_nobody_is_sent_elsewhere() {
     assert_eq!(waits.status, 429);
     let seconds = waits.head.split_once("\r\nretry-after: ").unwrap().1.split("\r\n").next().unwrap();
     assert!((1..=60).contains(&seconds.parse::<u32>().unwrap()), "{seconds}");
-    assert_eq!(
-        alert(&waits),
-        format!("Too many tokens from your address were nobody's. Try again in {seconds} s.")
-    );
+    assert_eq!(alert(&waits), format!("Too many tokens from your address were nobody's. Try again in {seconds} s."));
 }
 
 #[test]

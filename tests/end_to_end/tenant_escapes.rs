@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use clap::CommandFactory;
 use clap::builder::ValueParser;
@@ -128,45 +129,43 @@ fn digests(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
 /// What `acme` may not do with the path of a flag.
 const OUT_OF_REACH: &str = "tenant `acme` may not";
 
-/// Every flag and argument that takes a path, in a command that `acme` could give; `{}` is the path, and the name behind it
+/// The commands that take a run's configuration, and each of its flags that takes a path, with what of `beta`'s it is tried with.
+const OF_RUNS: [&str; 6] = ["finetune", "extract", "analyze", "doctor", "plan", "plugins explain"];
+const PATHS_OF_RUNS: [(&str, &str); 10] = [
+    ("--config", "tunesmith.toml"),
+    ("--store", "telemetry.sqlite"),
+    ("--import", "traces.jsonl"),
+    ("--output-dir", "outputs/adapters"),
+    ("--base-model", "model"),
+    ("--phoenix-api-key-file", "key"),
+    ("--cuda-libs", "adapter"),
+    ("--approvals", "approvals.sqlite"),
+    ("--people", "people.toml"),
+    ("--synthetic-api-key-file", "key"),
+];
+
+/// Every other flag and argument that takes a path, in a command that `acme` could give; `{}` is the path, and the name behind it
 /// is what of `beta`'s it is tried with.
 const PATHS: &[(&str, &str, &str)] = &[
-    ("finetune --config", "finetune --config {}", "tunesmith.toml"),
-    ("finetune --store", "finetune --store {}", "telemetry.sqlite"),
-    ("finetune --import", "finetune --import {}", "traces.jsonl"),
-    ("finetune --output-dir", "finetune --output-dir {}", "outputs/adapters"),
-    ("finetune --base-model", "finetune --base-model {}", "model"),
-    ("finetune --phoenix-api-key-file", "finetune --phoenix-api-key-file {}", "key"),
-    ("finetune --cuda-libs", "finetune --cuda-libs {}", "adapter"),
-    ("extract --config", "extract --config {}", "tunesmith.toml"),
-    ("extract --store", "extract --store {}", "telemetry.sqlite"),
-    ("extract --import", "extract --import {}", "traces.jsonl"),
-    ("extract --output-dir", "extract --output-dir {}", "outputs/adapters"),
-    ("extract --base-model", "extract --base-model {}", "model"),
-    ("extract --phoenix-api-key-file", "extract --phoenix-api-key-file {}", "key"),
-    ("extract --cuda-libs", "extract --cuda-libs {}", "adapter"),
     ("extract --output", "extract --output {}", "records.jsonl"),
-    ("analyze --config", "analyze --config {}", "tunesmith.toml"),
-    ("analyze --store", "analyze --store {}", "telemetry.sqlite"),
-    ("analyze --import", "analyze --import {}", "traces.jsonl"),
-    ("analyze --output-dir", "analyze --output-dir {}", "outputs/adapters"),
-    ("analyze --base-model", "analyze --base-model {}", "model"),
-    ("analyze --phoenix-api-key-file", "analyze --phoenix-api-key-file {}", "key"),
-    ("analyze --cuda-libs", "analyze --cuda-libs {}", "adapter"),
-    ("doctor --config", "doctor --config {}", "tunesmith.toml"),
-    ("doctor --store", "doctor --store {}", "telemetry.sqlite"),
-    ("doctor --import", "doctor --import {}", "traces.jsonl"),
-    ("doctor --output-dir", "doctor --output-dir {}", "outputs/adapters"),
-    ("doctor --base-model", "doctor --base-model {}", "model"),
-    ("doctor --phoenix-api-key-file", "doctor --phoenix-api-key-file {}", "key"),
-    ("doctor --cuda-libs", "doctor --cuda-libs {}", "adapter"),
-    ("plan --config", "plan --config {}", "tunesmith.toml"),
-    ("plan --store", "plan --store {}", "telemetry.sqlite"),
-    ("plan --import", "plan --import {}", "traces.jsonl"),
-    ("plan --output-dir", "plan --output-dir {}", "outputs/adapters"),
-    ("plan --base-model", "plan --base-model {}", "model"),
-    ("plan --phoenix-api-key-file", "plan --phoenix-api-key-file {}", "key"),
-    ("plan --cuda-libs", "plan --cuda-libs {}", "adapter"),
+    ("review --approvals", "review list --approvals {}", "approvals.sqlite"),
+    ("review --store", "review list --store {}", "telemetry.sqlite"),
+    ("review --config", "review list --config {}", "tunesmith.toml"),
+    ("review edit --from", "review edit 1-00000000 --from {}", "records.jsonl"),
+    ("review export --output", "review export --output {}", "new.jsonl"),
+    ("review restore --journal", "review restore --approvals new.sqlite --journal {}", "records.jsonl"),
+    ("runs list --store", "runs list --store {}", "telemetry.sqlite"),
+    ("runs list --config", "runs list --config {}", "tunesmith.toml"),
+    ("runs list --approvals", "runs list --approvals {}", "approvals.sqlite"),
+    ("runs list --people", "runs list --people {}", "people.toml"),
+    ("runs show --store", "runs show one --store {}", "telemetry.sqlite"),
+    ("runs show --config", "runs show one --config {}", "tunesmith.toml"),
+    ("runs show --approvals", "runs show one --approvals {}", "approvals.sqlite"),
+    ("runs show --people", "runs show one --people {}", "people.toml"),
+    ("runs resume --store", "runs resume one --store {}", "telemetry.sqlite"),
+    ("runs resume --config", "runs resume one --config {}", "tunesmith.toml"),
+    ("runs resume --approvals", "runs resume one --approvals {}", "approvals.sqlite"),
+    ("runs resume --people", "runs resume one --people {}", "people.toml"),
     ("import files", "import {}", "traces.jsonl"),
     ("import --store", "import traces.jsonl --store {}", "telemetry.sqlite"),
     ("import --config", "import traces.jsonl --config {}", "tunesmith.toml"),
@@ -217,6 +216,19 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("plugins sign --key", "plugins sign own.wasm --key {}", "key"),
 ];
 
+/// Of all commands: the argument, the line, and what of `beta`'s it is tried with.
+fn paths() -> Vec<(String, String, &'static str)> {
+    let of_run = |(command, (flag, of_beta)): (&str, (&str, &'static str))| {
+        (format!("{command} {flag}"), format!("{command} {flag} {{}}"), of_beta)
+    };
+    let of_runs = OF_RUNS.into_iter().flat_map(|command| PATHS_OF_RUNS.map(|path| (command, path))).map(of_run);
+    let others = PATHS.iter().map(|&(name, line, of_beta)| (name.to_owned(), line.to_owned(), of_beta));
+    of_runs.chain(others).collect()
+}
+/// Arguments of paths that are the operator's, or refused where there is one.
+const OF_OPERATOR: [&str; 6] =
+    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
+
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {
     let mut all = BTreeSet::new();
@@ -231,10 +243,10 @@ fn every_argument_that_takes_a_path_is_tried() {
         commands.extend(command.get_subcommands().map(sub));
     }
     // Whose file it is, the operator says; and of all tenants at once none is named.
-    for of_operator in ["--operator", "serve --config", "serve --store", "serve --token-file"] {
+    for of_operator in OF_OPERATOR {
         assert!(all.remove(of_operator), "{of_operator}");
     }
-    let tried: BTreeSet<_> = PATHS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    let tried: BTreeSet<_> = paths().into_iter().map(|(name, ..)| name).collect();
     assert_eq!(all.difference(&tried).collect::<Vec<_>>(), [""; 0], "give these a line of `PATHS`");
     assert_eq!(tried.difference(&all).collect::<Vec<_>>(), [""; 0], "these are no arguments any more");
 }
@@ -248,7 +260,7 @@ fn no_path_of_an_argument_leads_to_another_tenant() {
     symlink(&beta, box_.acme("link")).unwrap();
     fs::create_dir(box_.acme("own")).unwrap();
     let before = box_.of_beta();
-    for (name, line, of_beta) in PATHS {
+    for (name, line, of_beta) in paths() {
         let tricks = [
             format!("../beta/{of_beta}"),
             beta.join(of_beta).display().to_string(),
@@ -295,6 +307,8 @@ fn no_key_of_a_configuration_leads_to_another_tenant() {
         "[telemetry]\nimport = [\"traces.jsonl\", \"../beta/traces.jsonl\"]",
         "[telemetry]\nphoenix_api_key_file = \"../beta/key\"",
         "[telemetry]\nphoenix_url = \"http://127.0.0.1:9\"",
+        "[synthetic]\nsynthetic_api_key_file = \"../beta/key\"",
+        "[synthetic]\nsynthetic_url = \"http://127.0.0.1:9/v1\"",
         "[compute]\ncuda_libs = \"../../libraries\"",
         "[plugins]\nextractor = \"../beta/plugin.wasm\"",
         "[plugins]\nformatter = \"../beta/plugin.wasm\"",
@@ -439,9 +453,8 @@ fn what_a_tenant_may_fill_ends_at_its_quotas() {
     assert!(large.error().contains("1.00 MiB"), "{}", large.stderr);
 }
 
-#[test]
-fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
-    let box_ = Box_::new();
+/// Answers one request with 401; its address, and the request's head.
+fn refusing() -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
@@ -453,14 +466,31 @@ fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
         stream.write_all(no.as_bytes()).unwrap();
         head
     });
+    (url, server)
+}
+
+#[test]
+fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
+    let box_ = Box_::new();
     let tenants = "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[tenants.beta]\n[tenants.acme]\n";
-    box_.home.write("operator.toml", format!("{tenants}phoenix_urls = [{url:?}]\n"));
-    let mut command = box_.command_for("acme", &["sync", "--phoenix-url", &url, "--project", "p"]);
-    command.env("PHOENIX_API_KEY", SECRET);
-    box_.refuses(command, "wants a key");
-    let head = server.join().unwrap();
-    assert!(head[0].starts_with("GET ") || head[0].starts_with("POST "), "{head:?}");
-    assert!(!head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization")), "{head:?}");
+    let sync = ["sync", "--project", "p", "--phoenix-url"];
+    let generate = [
+        "finetune --import traces.jsonl --min-sft-examples 100 --generator endpoint --synthetic-model m",
+        "--synthetic-url",
+    ];
+    let generate: Vec<_> = generate.iter().flat_map(|part| part.split(' ')).collect();
+    for (grant, args) in [("phoenix_urls", &sync[..]), ("synthetic_urls", &generate)] {
+        let (url, server) = refusing();
+        box_.home.write("operator.toml", format!("{tenants}{grant} = [{url:?}]\n"));
+        let mut command = box_.command_for("acme", &[args, &[url.as_str()]].concat());
+        for variable in ["PHOENIX_API_KEY", "TUNESMITH_SYNTHETIC_API_KEY", "OPENAI_API_KEY"] {
+            command.env(variable, SECRET);
+        }
+        box_.refuses(command, "wants a key");
+        let head = server.join().unwrap();
+        assert!(head[0].starts_with("GET ") || head[0].starts_with("POST "), "{head:?}");
+        assert!(!head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization")), "{head:?}");
+    }
 }
 
 impl Box_ {

@@ -16,6 +16,8 @@ mod people;
 mod plan;
 mod plugins;
 mod prune;
+mod review;
+mod runs;
 mod serve;
 mod sync;
 
@@ -53,7 +55,7 @@ impl Answer {
 
 /// Parses the command line, runs the command and prints its answer.
 ///
-/// Exit codes: 0 done, 1 the input or the machine is at fault, 2 Tunesmith is.
+/// Exit codes: 0 done, 1 the input or the machine is at fault, 2 Tunesmith is, 3 a run waits for people.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::parse_from_args(args) {
         Ok(cli) => cli,
@@ -90,7 +92,8 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
     let scope = &Scope::new(scope.operator.as_deref(), scope.tenant_id.as_deref())?;
     match command {
         Command::Serve(_) => unreachable!("returned above"),
-        Command::Finetune(args) => finetune::run(&run_config(scope, args.run)?, args.resume, progress),
+        Command::Finetune(args) => finetune::run(scope, args, progress),
+        Command::Runs(command) => runs::run(scope, command, progress),
         Command::Extract(args) => {
             if let Some(output) = &args.output {
                 scope.check_write("--output", output)?;
@@ -109,6 +112,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::People(command) => people::run(scope, command),
         Command::Merge(args) => merge::run(scope, &args),
         Command::Export(args) => export::run(scope, &args),
+        Command::Review(args) => review::run(scope, args),
         Command::Plugins(command) => plugins::run(scope, command),
         Command::Doctor(args) => doctor::run(scope, args),
     }

@@ -78,6 +78,12 @@ fn of_operator(operator: Operator, tenant_id: Option<&str>, args: ServeArgs) -> 
         let want = "each tenant has its own: leave it out, or set it in the operator's file".to_owned();
         return Err(ConfigError::Invalid { key, value: "given".to_owned(), want }.into());
     }
+    let tls = [("tls_cert", args.serve.tls_cert.is_some()), ("tls_key", args.serve.tls_key.is_some())];
+    if let Some((key, _)) = tls.into_iter().find(|(_, given)| *given) {
+        let want =
+            "all tenants are reached by one: leave it out, and set it in `[serve]` of the operator's file".to_owned();
+        return Err(ConfigError::Invalid { key, value: "given".to_owned(), want }.into());
+    }
     let config = ServeConfig::new(&Options { serve: operator.serving(&args.serve)?, ..Options::default() })?;
     let ids: Vec<_> = tenant_id.map_or_else(|| operator.names().collect(), |id| vec![id]);
     let (mut served, mut failed) = (Vec::new(), None);
@@ -154,10 +160,13 @@ fn somebody(people: &Path) -> Result<Option<PathBuf>, HostError> {
 /// Says where to send to, while it is already heard there.
 fn announce(server: &Server, served: &[Served], json: bool) {
     let address = server.address();
-    if !address.ip().is_loopback() {
-        tracing::warn!("`{address}` is reached from other machines, and tokens come unencrypted: put TLS before it");
+    if !address.ip().is_loopback() && !server.is_encrypted() {
+        tracing::warn!(
+            "`{address}` is reached from other machines, and tokens come unencrypted: name a certificate with \
+             `--tls-cert` and `--tls-key`, or put TLS before it"
+        );
     }
-    let endpoint = format!("http://{address}");
+    let endpoint = format!("{}://{address}", if server.is_encrypted() { "https" } else { "http" });
     let review = format!("{endpoint}/");
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let text = match json {

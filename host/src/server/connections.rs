@@ -1,5 +1,6 @@
 //! Connections: how many, for how long, and how they end.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,11 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::ServeConfig;
 
@@ -45,7 +48,13 @@ impl Limits {
 }
 
 /// Serves until `stop`, then ends each connection after the request that it is at.
-pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    encryption: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -63,15 +72,21 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true); // a matter of 40 ms, not of being right
                     let routes = TowerToHyperService::new(router.clone());
-                    let peer = Peer { address: address.ip(), tls: false };
+                    let peer = Peer { address: address.ip(), tls: encryption.is_some() };
                     let service = service_fn(move |mut request: Request<Incoming>| {
                         request.extensions_mut().insert(peer);
                         routes.call(request)
                     });
-                    let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+                    let (builder, watcher, encryption) = (builder.clone(), graceful.watcher(), encryption.clone());
                     connections.spawn(async move {
-                        if let Err(error) = connection.await {
-                            tracing::debug!("a connection ended: {error}");
+                        match encryption {
+                            None => end(watcher.watch(builder.serve_connection(TokioIo::new(stream), service))).await,
+                            Some(encryption) => match encrypted(stream, &encryption, limits.timeout).await {
+                                Ok(stream) => {
+                                    end(watcher.watch(builder.serve_connection(TokioIo::new(stream), service))).await;
+                                }
+                                Err(error) => tracing::debug!("a connection ended in its handshake: {error}"),
+                            },
                         }
                         drop(place);
                     });
@@ -90,4 +105,16 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         tracing::warn!("{} connections did not end within {} s", connections.len(), limits.timeout.as_secs());
     }
     connections.shutdown().await;
+}
+
+async fn end(connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+/// The handshake has the time of a request's head.
+async fn encrypted(stream: TcpStream, encryption: &TlsAcceptor, within: Duration) -> io::Result<TlsStream<TcpStream>> {
+    let handshake = tokio::time::timeout(within, encryption.accept(stream));
+    handshake.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -9,6 +9,7 @@
 mod access;
 mod analysis;
 mod annotations;
+mod api;
 mod approvals;
 mod body;
 mod connections;
@@ -17,7 +18,10 @@ mod disk;
 mod error;
 mod refusal;
 mod room;
+pub mod run_folders;
 mod store_writer;
+mod streams;
+mod tls;
 mod token;
 mod traces;
 mod web;
@@ -30,6 +34,7 @@ use std::thread::JoinHandle;
 use axum::Router;
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 pub use access::TenantAccess;
 pub use analysis::{Question, RunConfigOf};
@@ -39,6 +44,7 @@ pub use token::{file_beside, read_or_make, review_file_beside, sha256 as token_s
 
 use access::{Tenant, Tenants};
 use counters::Counters;
+use streams::Streams;
 use web::Web;
 
 use crate::config::ServeConfig;
@@ -48,6 +54,7 @@ use crate::progress::Progress;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    encryption: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<()>>,
 }
@@ -64,6 +71,7 @@ struct Shared {
     /// intermediate forms of a span in memory.
     decoding: Arc<Semaphore>,
     web: Web,
+    streams: Streams,
 }
 
 impl Server {
@@ -78,6 +86,7 @@ impl Server {
         run_config: Box<RunConfigOf>,
     ) -> Result<Self, ServerError> {
         access::check(&tenants)?;
+        let encryption = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(config.listen.as_str()).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
@@ -112,14 +121,20 @@ impl Server {
             counters,
             decoding: Arc::new(Semaphore::new(threads)),
             web: Web::default(),
+            streams: Streams::new(config.max_connections),
             config,
         };
-        Ok(Self { listener, address, shared: Arc::new(shared), writers })
+        Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it is reached by `https`.
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some()
     }
 
     /// Serves until `stop` is done; then takes in no more, answers what it has taken in, and closes the stores.
@@ -131,15 +146,20 @@ impl Server {
         progress: &Progress,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Received, ServerError> {
-        let Self { listener, shared, writers, .. } = self;
+        let Self { listener, encryption, shared, writers, .. } = self;
         let (counters, stopping) = (Arc::clone(&shared.counters), shared.stopping);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
         let stage = progress.stage("serve", 0);
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let limits = connections::Limits::of(&shared.config);
-            let router = router(shared);
-            let serving = connections::serve(listener, router, limits, stop);
+            let router = router(Arc::clone(&shared));
+            let stop = async {
+                stop.await;
+                // Or each would be waited for.
+                shared.streams.close();
+            };
+            let serving = connections::serve(listener, encryption, router, limits, stop);
             tokio::select! {
                 () = serving => {}
                 () = counters.tell(&stage) => {}
@@ -169,6 +189,7 @@ fn router(shared: Arc<Shared>) -> Router {
     };
     receiver
         .route("/healthz", get(|| async { "ok\n" }))
+        .nest(api::ROOT, api::router())
         .merge(web::routes())
         .fallback(web::no_such_path)
         .with_state(shared)

@@ -51,6 +51,8 @@ struct Terms {
     memory_limit: Option<String>,
     /// Phoenix servers that may be read.
     phoenix_urls: Option<Vec<String>>,
+    /// Servers that may be asked for generated examples.
+    synthetic_urls: Option<Vec<String>>,
     /// Of `PluginGrants`, key by key.
     plugins: toml::Table,
 }
@@ -114,7 +116,11 @@ impl Operator {
         }
         let relative = |terms: Terms| Terms { token_file: terms.token_file.map(|file| base.join(file)), ..terms };
         let tenants = file.tenants.into_iter().map(|(name, terms)| (name, relative(terms))).collect();
-        let (path, serve, defaults) = (path.to_owned(), file.serve, file.defaults);
+        let mut serve = file.serve;
+        for file in serve.tls_cert.iter_mut().chain(&mut serve.tls_key) {
+            *file = base.join(&*file);
+        }
+        let (path, defaults) = (path.to_owned(), file.defaults);
         let operator = Self { path, tenants_dir, shared_dirs, serve, defaults, tenants };
         operator.granted(&Terms::default())?;
         // A mistake in one tenant's table is the operator's to hear of, whoever is served.
@@ -182,6 +188,9 @@ impl Operator {
             phoenix_urls: Some(
                 terms.phoenix_urls.clone().or_else(|| defaults.phoenix_urls.clone()).unwrap_or_default(),
             ),
+            synthetic_urls: Some(
+                terms.synthetic_urls.clone().or_else(|| defaults.synthetic_urls.clone()).unwrap_or_default(),
+            ),
         })
     }
 }
@@ -228,7 +237,7 @@ mod tests {
         let (acme, beta) = (operator.tenant("acme").unwrap(), operator.tenant("beta").unwrap());
         assert_eq!((acme.granted.store_quota, acme.granted.output_quota), (Some(3 << 30), Some(2 << 30)));
         assert_eq!((beta.granted.store_quota, beta.granted.memory_limit), (Some(1 << 30), None));
-        assert_eq!(beta.granted.phoenix_urls, Some(vec![]));
+        assert_eq!((&beta.granted.phoenix_urls, &beta.granted.synthetic_urls), (&Some(vec![]), &Some(vec![])));
         let plugins = |tenant: &Tenant| (tenant.granted.plugins.require_pin, tenant.granted.plugins.max_memory_mib);
         assert_eq!((plugins(&acme), plugins(&beta)), ((true, NonZeroU32::new(16)), (true, NonZeroU32::new(8))));
         let root = box_.path().canonicalize().unwrap();
