@@ -3,12 +3,14 @@
 mod authoring;
 mod models;
 mod plugins;
+mod runs;
 mod serve;
 mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use plugins::{KeygenArgs, SignArgs};
+pub use runs::{RunsArgs, RunsCommand};
 pub use serve::ServeArgs;
 pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
 
@@ -43,7 +45,7 @@ Examples:
 
 Settings come from flags, then the environment, then tunesmith.toml, then defaults.
 In the environment, --learning-rate is TUNESMITH_LEARNING_RATE, and so for every setting.
-Exit codes: 0 done, 1 the input or the machine is at fault, 2 tunesmith is.";
+Exit codes: 0 done, 1 the input or the machine is at fault, 2 tunesmith is, 3 a run waits for people.";
 
 impl Cli {
     /// Parses a command line, the program's name first.
@@ -98,8 +100,12 @@ pub enum Command {
 Examples:
   tunesmith finetune --agent-type routing --base-model models/SmolLM2-135M --epochs 5
   tunesmith finetune --config tenants/acme.toml --method sft --json
-  tunesmith finetune --config tenants/acme.toml --resume")]
+  tunesmith finetune --config tenants/acme.toml --resume
+  tunesmith finetune --config tenants/acme.toml --wait-for-approval")]
     Finetune(FinetuneArgs),
+    /// Look at runs that wait for people, and go on with them
+    #[command(subcommand)]
+    Runs(RunsCommand),
     /// Write the training records that a run would use, one JSON object a line, with their lineage
     #[command(after_help = "\
 Examples:
@@ -198,6 +204,10 @@ pub struct FinetuneArgs {
     /// Go on with the newest run of the same method and agent that was stopped, from its last checkpoint
     #[arg(long)]
     pub resume: bool,
+    /// Where data is missing, wait until people have approved enough of what is generated, and go on then; without it the
+    /// run ends with exit code 3, and `tunesmith runs resume` goes on
+    #[arg(long)]
+    pub wait_for_approval: bool,
 }
 
 /// Arguments of `plan`.
@@ -276,10 +286,9 @@ mod tests {
         let command = Cli::command();
         let of = |name: &str| command.find_subcommand(name).unwrap().get_arguments();
         let mut settings = 0;
-        for arg in of("finetune")
-            .chain(of("serve"))
-            .filter(|arg| !["help", "json", "verbose", "resume", "otlp"].contains(&arg.get_id().as_str()))
-        {
+        for arg in of("finetune").chain(of("serve")).filter(|arg| {
+            !["help", "json", "verbose", "resume", "wait_for_approval", "otlp"].contains(&arg.get_id().as_str())
+        }) {
             let long = arg.get_long().unwrap();
             let variable = format!("TUNESMITH_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{long}");

@@ -12,7 +12,9 @@ use crate::memory::OutOfMemory;
 use crate::people::PeopleError;
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::runs::RunsError;
 use crate::server::ServerError;
+use crate::synthetic::SyntheticError;
 use crate::telemetry::TelemetryError;
 use crate::tenants::TenantError;
 
@@ -46,6 +48,12 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// The record of a run.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    /// What generates examples.
+    #[error(transparent)]
+    Synthetic(SyntheticError),
     /// The examples.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -142,6 +150,15 @@ pub enum HostError {
         /// What is short, and what to do.
         reason: String,
     },
+}
+
+impl From<SyntheticError> for HostError {
+    fn from(error: SyntheticError) -> Self {
+        match error {
+            SyntheticError::Interrupted => Self::Interrupted,
+            error => Self::Synthetic(error),
+        }
+    }
 }
 
 impl HostError {

@@ -16,7 +16,9 @@ pub mod plugins;
 pub mod progress;
 pub mod report;
 pub mod run_dir;
+pub mod runs;
 pub mod server;
+pub mod synthetic;
 pub mod telemetry;
 pub mod tenants;
 

@@ -1,5 +1,6 @@
 //! What a run found out, as JSON and as a table.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,10 @@ pub struct RunReport {
     pub redacted: RedactionCounts,
     /// Examples that trained.
     pub n_train: usize,
+    /// Of those, examples that were generated, and whose approval a person gave.
+    pub n_synthetic: usize,
+    /// Who gave them, by name.
+    pub approved_by: BTreeSet<String>,
     /// Examples that judged.
     pub n_held_out: usize,
     /// Of those, examples whose input is nearly one of training.
@@ -232,6 +237,11 @@ impl fmt::Display for RunReport {
         };
         row("method", self.decision.to_string());
         row("examples", format!("{} to train, {} held out, from {} spans", self.n_train, self.n_held_out, self.spans));
+        if self.n_synthetic > 0 {
+            let people: Vec<_> = self.approved_by.iter().map(String::as_str).collect();
+            let (n, people) = (self.n_synthetic, people.join(", "));
+            row("", format!("{n} of those that train were generated, and approved by {people}"));
+        }
         if self.n_held_out_near_training > 0 {
             row("", format!("{} of those held out are nearly in training", self.n_held_out_near_training));
         }

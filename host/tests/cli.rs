@@ -209,7 +209,9 @@ fn no_approved_examples_has_the_known_text_and_a_remedy() {
 fn too_few_approved_examples_are_told_with_the_threshold() {
     let home = Home::new();
     home.import(&Spans { approved: 30, ..Spans::default() });
-    let args = ["finetune", "--agent-type", "routing", "--base-model", &base_model()];
+    let base_model = base_model();
+    let own_data = ["--generate-synthetic", "false"];
+    let args = [&["finetune", "--agent-type", "routing", "--base-model", &base_model], &own_data[..]].concat();
     let line = error_line(&home.run(&[&args[..], &["--method", "sft"]].concat()), 1);
     assert!(
         line.starts_with("error: Insufficient approved examples: 25 < 50. Approve more traces of `routing`"),
@@ -239,11 +241,13 @@ fn a_policy_that_chooses_dpo_gets_dpo() {
 fn too_few_preference_pairs_have_the_known_text() {
     let home = Home::new();
     home.import(&Spans { corrected: 19, ..Spans::default() });
-    let args = ["finetune", "--agent-type", "routing", "--base-model", &base_model(), "--method", "dpo"];
+    let base_model = base_model();
+    let args = ["finetune", "--agent-type", "routing", "--base-model", &base_model, "--method", "dpo"];
+    let args = [&args[..], &["--generate-synthetic", "false"]].concat();
     assert_eq!(
         error_line(&home.run(&args), 1),
         "error: Insufficient preference pairs: 16 < 20. Need spans with both approved and rejected annotations. Approve \
-         more traces of `routing`, or lower the threshold (this build generates no synthetic examples)"
+         more traces of `routing`, or lower the threshold"
     );
     assert!(home.adapters().is_empty());
 }

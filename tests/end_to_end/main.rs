@@ -41,4 +41,5 @@ mod tenant_escapes;
 mod tenants_formatter;
 mod triplets;
 mod trusted_plugins;
+mod waiting_for_people;
 mod wat;

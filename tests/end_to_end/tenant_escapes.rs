@@ -128,45 +128,37 @@ fn digests(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
 /// What `acme` may not do with the path of a flag.
 const OUT_OF_REACH: &str = "tenant `acme` may not";
 
-/// Every flag and argument that takes a path, in a command that `acme` could give; `{}` is the path, and the name behind it
+/// The commands that take a run's configuration, and each of its flags that takes a path, with what of `beta`'s it is tried with.
+const OF_RUNS: [&str; 6] = ["finetune", "extract", "analyze", "doctor", "plan", "plugins explain"];
+const PATHS_OF_RUNS: [(&str, &str); 10] = [
+    ("--config", "tunesmith.toml"),
+    ("--store", "telemetry.sqlite"),
+    ("--import", "traces.jsonl"),
+    ("--output-dir", "outputs/adapters"),
+    ("--base-model", "model"),
+    ("--phoenix-api-key-file", "key"),
+    ("--cuda-libs", "adapter"),
+    ("--approvals", "approvals.sqlite"),
+    ("--people", "people.toml"),
+    ("--synthetic-api-key-file", "key"),
+];
+
+/// Every other flag and argument that takes a path, in a command that `acme` could give; `{}` is the path, and the name behind it
 /// is what of `beta`'s it is tried with.
 const PATHS: &[(&str, &str, &str)] = &[
-    ("finetune --config", "finetune --config {}", "tunesmith.toml"),
-    ("finetune --store", "finetune --store {}", "telemetry.sqlite"),
-    ("finetune --import", "finetune --import {}", "traces.jsonl"),
-    ("finetune --output-dir", "finetune --output-dir {}", "outputs/adapters"),
-    ("finetune --base-model", "finetune --base-model {}", "model"),
-    ("finetune --phoenix-api-key-file", "finetune --phoenix-api-key-file {}", "key"),
-    ("finetune --cuda-libs", "finetune --cuda-libs {}", "adapter"),
-    ("extract --config", "extract --config {}", "tunesmith.toml"),
-    ("extract --store", "extract --store {}", "telemetry.sqlite"),
-    ("extract --import", "extract --import {}", "traces.jsonl"),
-    ("extract --output-dir", "extract --output-dir {}", "outputs/adapters"),
-    ("extract --base-model", "extract --base-model {}", "model"),
-    ("extract --phoenix-api-key-file", "extract --phoenix-api-key-file {}", "key"),
-    ("extract --cuda-libs", "extract --cuda-libs {}", "adapter"),
     ("extract --output", "extract --output {}", "records.jsonl"),
-    ("analyze --config", "analyze --config {}", "tunesmith.toml"),
-    ("analyze --store", "analyze --store {}", "telemetry.sqlite"),
-    ("analyze --import", "analyze --import {}", "traces.jsonl"),
-    ("analyze --output-dir", "analyze --output-dir {}", "outputs/adapters"),
-    ("analyze --base-model", "analyze --base-model {}", "model"),
-    ("analyze --phoenix-api-key-file", "analyze --phoenix-api-key-file {}", "key"),
-    ("analyze --cuda-libs", "analyze --cuda-libs {}", "adapter"),
-    ("doctor --config", "doctor --config {}", "tunesmith.toml"),
-    ("doctor --store", "doctor --store {}", "telemetry.sqlite"),
-    ("doctor --import", "doctor --import {}", "traces.jsonl"),
-    ("doctor --output-dir", "doctor --output-dir {}", "outputs/adapters"),
-    ("doctor --base-model", "doctor --base-model {}", "model"),
-    ("doctor --phoenix-api-key-file", "doctor --phoenix-api-key-file {}", "key"),
-    ("doctor --cuda-libs", "doctor --cuda-libs {}", "adapter"),
-    ("plan --config", "plan --config {}", "tunesmith.toml"),
-    ("plan --store", "plan --store {}", "telemetry.sqlite"),
-    ("plan --import", "plan --import {}", "traces.jsonl"),
-    ("plan --output-dir", "plan --output-dir {}", "outputs/adapters"),
-    ("plan --base-model", "plan --base-model {}", "model"),
-    ("plan --phoenix-api-key-file", "plan --phoenix-api-key-file {}", "key"),
-    ("plan --cuda-libs", "plan --cuda-libs {}", "adapter"),
+    ("runs list --store", "runs list --store {}", "telemetry.sqlite"),
+    ("runs list --config", "runs list --config {}", "tunesmith.toml"),
+    ("runs list --approvals", "runs list --approvals {}", "approvals.sqlite"),
+    ("runs list --people", "runs list --people {}", "people.toml"),
+    ("runs show --store", "runs show one --store {}", "telemetry.sqlite"),
+    ("runs show --config", "runs show one --config {}", "tunesmith.toml"),
+    ("runs show --approvals", "runs show one --approvals {}", "approvals.sqlite"),
+    ("runs show --people", "runs show one --people {}", "people.toml"),
+    ("runs resume --store", "runs resume one --store {}", "telemetry.sqlite"),
+    ("runs resume --config", "runs resume one --config {}", "tunesmith.toml"),
+    ("runs resume --approvals", "runs resume one --approvals {}", "approvals.sqlite"),
+    ("runs resume --people", "runs resume one --people {}", "people.toml"),
     ("import files", "import {}", "traces.jsonl"),
     ("import --store", "import traces.jsonl --store {}", "telemetry.sqlite"),
     ("import --config", "import traces.jsonl --config {}", "tunesmith.toml"),
@@ -192,13 +184,6 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("export --base-model", "export --base-model {} --adapter own --out new.gguf", "model"),
     ("export --adapter", "export --base-model ../../models/base --adapter {} --out new.gguf", "adapter"),
     ("export --out", "export --base-model ../../models/base --adapter own --out {}", "new.gguf"),
-    ("plugins explain --config", "plugins explain --config {}", "tunesmith.toml"),
-    ("plugins explain --store", "plugins explain --store {}", "telemetry.sqlite"),
-    ("plugins explain --import", "plugins explain --import {}", "traces.jsonl"),
-    ("plugins explain --output-dir", "plugins explain --output-dir {}", "outputs/adapters"),
-    ("plugins explain --base-model", "plugins explain --base-model {}", "model"),
-    ("plugins explain --phoenix-api-key-file", "plugins explain --phoenix-api-key-file {}", "key"),
-    ("plugins explain --cuda-libs", "plugins explain --cuda-libs {}", "adapter"),
     ("plugins new --dir", "plugins new formatter mine --lang rust --dir {}", "new"),
     ("plugins check component", "plugins check {}", "plugin.wasm"),
     ("plugins test --fixtures", "plugins test alpaca-formatter --fixtures {}", "records.jsonl"),
@@ -211,6 +196,16 @@ const PATHS: &[(&str, &str, &str)] = &[
 /// Arguments of paths that are the operator's, or refused where there is one.
 const OF_OPERATOR: [&str; 6] =
     ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
+
+/// Of all commands: the argument, the line, and what of `beta`'s it is tried with.
+fn paths() -> Vec<(String, String, &'static str)> {
+    let of_run = |(command, (flag, of_beta)): (&str, (&str, &'static str))| {
+        (format!("{command} {flag}"), format!("{command} {flag} {{}}"), of_beta)
+    };
+    let of_runs = OF_RUNS.into_iter().flat_map(|command| PATHS_OF_RUNS.map(|path| (command, path))).map(of_run);
+    let others = PATHS.iter().map(|&(name, line, of_beta)| (name.to_owned(), line.to_owned(), of_beta));
+    of_runs.chain(others).collect()
+}
 
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {
@@ -229,7 +224,7 @@ fn every_argument_that_takes_a_path_is_tried() {
     for of_operator in OF_OPERATOR {
         assert!(all.remove(of_operator), "{of_operator}");
     }
-    let tried: BTreeSet<_> = PATHS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    let tried: BTreeSet<_> = paths().into_iter().map(|(name, ..)| name).collect();
     assert_eq!(all.difference(&tried).collect::<Vec<_>>(), [""; 0], "give these a line of `PATHS`");
     assert_eq!(tried.difference(&all).collect::<Vec<_>>(), [""; 0], "these are no arguments any more");
 }
@@ -243,7 +238,7 @@ fn no_path_of_an_argument_leads_to_another_tenant() {
     symlink(&beta, box_.acme("link")).unwrap();
     fs::create_dir(box_.acme("own")).unwrap();
     let before = box_.of_beta();
-    for (name, line, of_beta) in PATHS {
+    for (name, line, of_beta) in paths() {
         let tricks = [
             format!("../beta/{of_beta}"),
             beta.join(of_beta).display().to_string(),

@@ -124,7 +124,7 @@ impl Content {
 }
 
 /// `instruction`, `preference` or `triplet`.
-pub(super) fn kind_name(kind: ExampleKind) -> &'static str {
+pub fn kind_name(kind: ExampleKind) -> &'static str {
     match kind {
         ExampleKind::ApprovedExample => "instruction",
         ExampleKind::PreferencePair => "preference",

@@ -15,7 +15,7 @@ mod item;
 mod store;
 
 pub use approved::{Approval, Approved};
-pub use content::Content;
+pub use content::{Content, kind_name};
 pub use decision::{Action, Channel, Decision, Event, Refused, Seen, State, Verdict};
 pub use error::ApprovalError;
 pub use item::{Batch, BatchSummary, Candidate, Counts, Item, Near, NearTo, NewBatch, Parent};

@@ -7,11 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Answer;
+use crate::approval::Approval;
 use crate::cli::ExampleChoice;
 use crate::config::RunConfig;
 use crate::dataset::{self, RedactionCounts, SkipTable};
 use crate::error::HostError;
-use crate::pipeline::{self, Formatting, RecordText, RunPlugins};
+use crate::pipeline::{self, Admitted, Formatting, RecordText, RunPlugins};
 use crate::plugins::bindings::types::{ExampleKind, Lineage};
 use crate::progress::Progress;
 use crate::report;
@@ -23,6 +24,9 @@ struct Line<'a> {
     set: &'static str,
     #[serde(flatten)]
     record: Value,
+    /// Who approved it, where it was generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a Approval>,
     lineage: &'a Lineage,
 }
 
@@ -51,16 +55,17 @@ pub(super) fn run(
 ) -> Result<Answer, HostError> {
     let plugins = RunPlugins::load(config)?;
     let source = pipeline::open_source(config, progress)?;
-    let collected = pipeline::collect(config, &source, &plugins.extractor, progress)?;
-    let examples = dataset::of_kind(&collected.examples, kind(choice));
-    let split = dataset::split(examples, &collected.origins, config.training.seed, config.dataset.ties())?;
+    let mut collected = pipeline::collect(config, &source, &plugins.extractor, progress)?;
+    collected.admit_approved(config)?;
+    let split = pipeline::split_kind(config, &collected, kind(choice))?;
     let mut skipped = collected.skipped;
     let sets = [
         ("train", pipeline::format(config, &plugins.formatter, split.train, &mut skipped)?),
         ("held_out", pipeline::format(config, &plugins.formatter, split.held_out, &mut skipped)?),
     ];
     let texts = sets.each_ref().map(|(_, set)| set.records.iter().map(RecordText::new).collect::<Vec<_>>());
-    let prompts = |side: usize| texts[side].iter().map(|text| text.prompt.as_str()).zip(&sets[side].1.sources);
+    let sources = |side: usize| sets[side].1.sources.iter().map(Admitted::example);
+    let prompts = |side: usize| texts[side].iter().map(|text| text.prompt.as_str()).zip(sources(side));
     dataset::check_prompts(prompts(0), prompts(1))?;
     match output {
         Some(path) => run_dir::write_whole(path, |file| write(&sets, file))?,
@@ -93,7 +98,8 @@ fn write(sets: &[(&'static str, Formatting)], output: &mut dyn Write) -> io::Res
     let mut output = io::BufWriter::new(output);
     for (set, formatting) in sets {
         for (record, source) in formatting.records.iter().zip(&formatting.sources) {
-            let line = Line { set, record: pipeline::fields(record), lineage: dataset::lineage(source) };
+            let lineage = dataset::lineage(source.example());
+            let line = Line { set, record: pipeline::fields(record), approval: source.approval(), lineage };
             serde_json::to_writer(&mut output, &line)?;
             output.write_all(b"\n")?;
         }

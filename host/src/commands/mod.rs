@@ -15,6 +15,7 @@ mod merge;
 mod plan;
 mod plugins;
 mod prune;
+mod runs;
 mod serve;
 mod sync;
 
@@ -52,7 +53,7 @@ impl Answer {
 
 /// Parses the command line, runs the command and prints its answer.
 ///
-/// Exit codes: 0 done, 1 the input or the machine is at fault, 2 Tunesmith is.
+/// Exit codes: 0 done, 1 the input or the machine is at fault, 2 Tunesmith is, 3 a run waits for people.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::parse_from_args(args) {
         Ok(cli) => cli,
@@ -89,7 +90,8 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
     let scope = &Scope::new(scope.operator.as_deref(), scope.tenant_id.as_deref())?;
     match command {
         Command::Serve(_) => unreachable!("returned above"),
-        Command::Finetune(args) => finetune::run(&run_config(scope, args.run)?, args.resume, progress),
+        Command::Finetune(args) => finetune::run(scope, args, progress),
+        Command::Runs(command) => runs::run(scope, command, progress),
         Command::Extract(args) => {
             if let Some(output) = &args.output {
                 scope.check_write("--output", output)?;

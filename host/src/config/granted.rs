@@ -14,6 +14,8 @@ pub struct Granted {
     pub memory_limit: Option<u64>,
     /// Phoenix servers that may be read.
     pub phoenix_urls: Option<Vec<String>>,
+    /// Servers that may be asked for generated examples.
+    pub synthetic_urls: Option<Vec<String>>,
     /// What plugins may be and have.
     pub plugins: PluginGrants,
 }

@@ -7,6 +7,7 @@ use toml::Table;
 
 use super::error::ConfigError;
 use super::options::{Options, PluginSources};
+use super::{Granted, output_dir};
 use crate::plugins::{PinnedRef, PluginKind, PluginRef};
 
 /// Read where no other file is named and it is there.
@@ -39,6 +40,21 @@ pub fn load(file: Option<&Path>, flags: &Options) -> Result<(Options, Option<Pat
     Ok((options, Some(path.to_owned())))
 }
 
+impl Options {
+    /// These settings with every path from the root, for a run that goes on from another folder; without what an operator grants,
+    /// which is asked for anew.
+    pub fn from_root(&self) -> Self {
+        let mut options = self.clone();
+        options.output_dir = Some(output_dir(self));
+        if let Ok(here) = std::env::current_dir() {
+            resolve_paths(&mut options, &here);
+        }
+        options.plugins.sources = PluginSources::default();
+        options.granted = Granted::default();
+        options
+    }
+}
+
 /// `over` wins wherever it has a value.
 pub(crate) fn merge(under: &Options, over: &Options) -> Result<Options, toml::de::Error> {
     let table = |options| Table::try_from(options).map_err(serde::de::Error::custom);
@@ -67,6 +83,7 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let serve = &mut options.serve;
     let tls = serve.tls_cert.iter_mut().chain(&mut serve.tls_key);
     let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut serve.token_file).chain(tls);
+    let key = key.chain(&mut options.synthetic.synthetic_api_key_file);
     let review = options.review.approvals.iter_mut().chain(&mut options.review.people);
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders).chain(review) {
         *path = base.join(&*path);

@@ -10,6 +10,7 @@ mod review;
 mod sections;
 mod serve;
 pub mod size;
+mod synthetic;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ pub use options::{
 };
 pub use review::ReviewConfig;
 pub use serve::{ServeConfig, ServeOptions, TlsFiles};
+pub use synthetic::{EndpointConfig, GeneratorChoice, SyntheticConfig, SyntheticOptions};
 
 use crate::compute::ComputeConfig;
 use crate::dataset::{NearDuplicateConfig, RedactionConfig};
@@ -73,6 +75,8 @@ pub struct RunConfig {
     pub dataset: NearDuplicateConfig,
     /// Who decides what of generated data may train, and where.
     pub review: ReviewConfig,
+    /// What generates examples, and what that may cost.
+    pub synthetic: SyntheticConfig,
     /// What the extractor is told.
     pub extraction: ExtractionConfig,
     /// What the policy is told.
@@ -250,6 +254,7 @@ impl RunConfig {
             execution: sections::execution(&options)?,
             dataset: sections::dataset(&options.dataset)?,
             review: ReviewConfig::new(&options)?,
+            synthetic: SyntheticConfig::new(&options)?,
             redaction: redaction::config(&options.redaction, &agent)?,
             extraction: sections::extraction(&options, model_type, &agent_type, &agent)?,
             policy: PolicyConfig {

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::Granted;
 use super::serve::ServeOptions;
+use super::{Granted, SyntheticOptions};
 use crate::compute::DeviceName;
 use crate::dataset::{Detector, NearDuplicates, RedactionMode};
 use crate::plugins::PluginKind;
@@ -102,6 +102,9 @@ pub struct Options {
     /// `[review]`
     #[command(flatten)]
     pub review: ReviewOptions,
+    /// `[synthetic]`
+    #[command(flatten)]
+    pub synthetic: SyntheticOptions,
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,
@@ -387,7 +390,7 @@ pub struct PluginOptions {
 }
 
 /// Where the plugins of all agents were named.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PluginSources {
     /// The file that was read.
     pub file: Option<PathBuf>,

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
 
@@ -8,6 +9,8 @@ use crate::plugins::bindings::types::Example;
 pub const DUPLICATE: &str = "duplicate of another example";
 /// Reason of an example that a newer one contradicts.
 pub const CONTRADICTION: &str = "contradicted by a newer example of the same input";
+/// Reason of an approved example that real ones contradict.
+const CONTRADICTED: &str = "approved, but contradicted by an example of the same input";
 
 /// Leaves out duplicates and contradictions, counts them in `skipped`, and keeps the order of the rest.
 ///
@@ -28,6 +31,26 @@ pub fn dedupe(examples: Vec<Example>, origins: &Origins, skipped: &mut SkipTable
     let kept: HashSet<usize> = newest.into_values().map(|(_, i)| i).collect();
     skipped.add_many(CONTRADICTION, (distinct.len() - kept.len()) as u64);
     distinct.into_iter().enumerate().filter(|(i, _)| kept.contains(i)).map(|(_, example)| example).collect()
+}
+
+/// Of `more` those that say what neither `known` nor one before them says, and do not contradict it: what is known stays. The others
+/// are counted in `skipped`.
+pub fn new_to<E: Borrow<Example>>(known: &[Example], more: Vec<E>, skipped: &mut SkipTable) -> Vec<E> {
+    let mut said: HashSet<Key> = known.iter().map(content).collect();
+    let mut asked: HashSet<Key> = known.iter().map(question).collect();
+    let mut is_new = |example: &E| {
+        let example = example.borrow();
+        if !said.insert(content(example)) {
+            skipped.add(DUPLICATE);
+            return false;
+        }
+        let new = asked.insert(question(example));
+        if !new {
+            skipped.add(CONTRADICTED);
+        }
+        new
+    };
+    more.into_iter().filter(|example| is_new(example)).collect()
 }
 
 /// The kind of example, and texts.

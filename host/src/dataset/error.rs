@@ -31,6 +31,12 @@ pub enum DatasetError {
     )]
     OneGroup { examples: usize, largest: usize, possible: usize, needed: usize, tie: String },
 
+    #[error(
+        "cannot hold out examples: of {examples} only {possible} were not shown to the generator of approved synthetic examples \
+         and can judge, where {needed} are needed: approve some traces more, or take back approvals"
+    )]
+    Shown { examples: usize, possible: usize, needed: usize },
+
     #[error("the {what} `{value}` of a held-out example is also in the training data")]
     Leak { what: &'static str, value: String },
 

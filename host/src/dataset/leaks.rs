@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
 use super::split::{NEAR_DUPLICATE, Tie, ties};
@@ -9,17 +10,17 @@ use crate::plugins::bindings::types::Example;
 ///
 /// # Errors
 /// [`DatasetError::Leak`], with the first that is shared.
-pub fn check_leaks(
-    train: &[Example],
-    held_out: &[Example],
+pub fn check_leaks<E: Borrow<Example>>(
+    train: &[E],
+    held_out: &[E],
     origins: &Origins,
     near_duplicates: Option<f64>,
 ) -> Result<(), DatasetError> {
-    let trained: HashSet<Tie> = train.iter().flat_map(|example| ties(example, origins)).collect();
-    let leak = held_out.iter().flat_map(|example| ties(example, origins)).find(|tie| trained.contains(tie));
+    let trained: HashSet<Tie> = train.iter().flat_map(|example| ties(example.borrow(), origins)).collect();
+    let leak = held_out.iter().flat_map(|example| ties(example.borrow(), origins)).find(|tie| trained.contains(tie));
     let near = || {
         let leaked = near_duplicates::held_out_near(train, held_out, near_duplicates?).next()?;
-        Some((NEAR_DUPLICATE, normalised(input(&held_out[leaked]))))
+        Some((NEAR_DUPLICATE, normalised(input(held_out[leaked].borrow()))))
     };
     leak.or_else(near).map_or(Ok(()), |(what, value)| Err(DatasetError::Leak { what, value }))
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::plugins::bindings::types::{Example, ExampleKind, Lineage};
 
-pub use dedupe::{CONTRADICTION, DUPLICATE, dedupe};
+pub use dedupe::{CONTRADICTION, DUPLICATE, dedupe, new_to};
 pub use error::DatasetError;
 pub use leaks::{check_leaks, check_prompts};
 pub use near_duplicates::{
@@ -31,7 +31,7 @@ pub use redact::{
     Detector, Pattern, RedactionConfig, RedactionCounts, RedactionMode, Redactor, names as attribute_pattern_names,
 };
 pub use skip_table::SkipTable;
-pub use split::{Split, held_out_target, split};
+pub use split::{Split, apart_from, held_out_target, split};
 pub use validate::validate;
 
 /// The kind that a training method needs.

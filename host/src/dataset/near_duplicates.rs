@@ -10,6 +10,7 @@
 //! at 0.85 or above, all the same question with a word of politeness; at 0.7 are 21 and some of them differ in what
 //! is asked.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::discriminant;
@@ -84,15 +85,19 @@ pub fn drop_near_duplicates(examples: Vec<Example>, threshold: f64, skipped: &mu
 }
 
 /// How many held-out examples have an input that is nearly one of training.
-pub fn near_training(train: &[Example], held_out: &[Example], threshold: f64) -> usize {
+pub fn near_training<E: Borrow<Example>>(train: &[E], held_out: &[E], threshold: f64) -> usize {
     held_out_near(train, held_out, threshold).count()
 }
 
 /// The held-out examples, by index, whose input is nearly one of training.
-pub(super) fn held_out_near(train: &[Example], held_out: &[Example], threshold: f64) -> impl Iterator<Item = usize> {
-    let n_train = train.len();
-    let mut index = Index::new(train.iter().chain(held_out), threshold);
-    (0..held_out.len()).filter(move |i| index.near_to(n_train + i, |other| other < n_train).is_some())
+pub(super) fn held_out_near<E: Borrow<Example>>(
+    train: &[E],
+    held_out: &[E],
+    threshold: f64,
+) -> impl Iterator<Item = usize> + use<E> {
+    let (n_train, n_held_out) = (train.len(), held_out.len());
+    let mut index = Index::new(train.iter().chain(held_out).map(Borrow::borrow), threshold);
+    (0..n_held_out).filter(move |i| index.near_to(n_train + i, |other| other < n_train).is_some())
 }
 
 /// Of each example, the first of those that hang together with it by steps from one near-duplicate to the next; itself
@@ -176,6 +181,12 @@ impl Shingles {
     /// Shared shingles by all of both, from 0 to 1 (Jaccard).
     pub fn overlap(&self, other: &Self) -> f64 {
         jaccard(&self.0, &other.0)
+    }
+
+    /// Whether [`overlap`](Self::overlap) comes to `threshold`: sets of too different sizes are not compared at all.
+    pub fn overlaps(&self, other: &Self, threshold: f64) -> bool {
+        let (fewer, more) = (self.0.len().min(other.0.len()), self.0.len().max(other.0.len()));
+        fewer as f64 >= threshold * more as f64 && self.overlap(other) >= threshold
     }
 }
 
@@ -361,10 +372,10 @@ mod tests {
         examples.extend(near);
         let origins = Origins::default();
         for seed in 0..10 {
-            let apart = split(examples.clone(), &origins, seed, Some(0.85)).unwrap();
+            let apart = split::<Example>(examples.clone(), &origins, seed, Some(0.85), &[]).unwrap();
             assert_eq!(near_training(&apart.train, &apart.held_out, 0.85), 0);
             assert_eq!(check_leaks(&apart.train, &apart.held_out, &origins, Some(0.85)), Ok(()));
-            let mixed = split(examples.clone(), &origins, seed, None).unwrap();
+            let mixed = split::<Example>(examples.clone(), &origins, seed, None, &[]).unwrap();
             assert!(near_training(&mixed.train, &mixed.held_out, 0.85) > 0);
             let leak = check_leaks(&mixed.train, &mixed.held_out, &origins, Some(0.85)).unwrap_err();
             assert!(leak.to_string().starts_with("the near-duplicate of the input `w"), "{leak}");

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
 use rand_chacha::ChaCha8Rng;
@@ -31,13 +32,18 @@ pub fn held_out_target(examples: usize) -> usize {
 /// overlap by `near_duplicates`, where it is given. The groups are shuffled by `seed` and held out while they fit [`held_out_target`]; larger ones train. Where fewer than 5 fit, the smallest
 /// group left is held out as well, if a fifth (or 5, up to half) of the examples allows it.
 ///
+/// `trained` trains besides, and is tied to examples as they are to each other: those it is tied to train with it. So a real example
+/// that a generator was shown never judges what came of it.
+///
 /// # Errors
-/// [`DatasetError::OneGroup`] where the groups are too large to hold enough out.
-pub fn split(
+/// [`DatasetError::OneGroup`] where the groups are too large to hold enough out, [`DatasetError::Shown`] where `trained` is tied to
+/// too many.
+pub fn split<E: Borrow<Example>>(
     examples: Vec<Example>,
     origins: &Origins,
     seed: u64,
     near_duplicates: Option<f64>,
+    trained: &[E],
 ) -> Result<Split, DatasetError> {
     let n = examples.len();
     let target = held_out_target(n);
@@ -49,6 +55,11 @@ pub fn split(
     }
     let mut groups = groups(&ties);
     shuffle(&mut groups, &mut ChaCha8Rng::seed_from_u64(seed));
+
+    let trained: HashSet<Tie> = trained.iter().flat_map(|example| self::ties(example.borrow(), origins)).collect();
+    let n_groups = groups.len();
+    groups.retain(|group| !group.iter().any(|&i| ties[i].iter().any(|tie| trained.contains(tie))));
+    let shown = groups.len() < n_groups;
 
     let mut held_out: Vec<usize> = Vec::new();
     groups.retain(|group| {
@@ -66,6 +77,9 @@ pub fn split(
     {
         held_out.extend(smallest);
     }
+    if held_out.len() < needed && shown {
+        return Err(DatasetError::Shown { examples: n, possible: held_out.len(), needed });
+    }
     if held_out.len() < needed {
         return Err(one_group(&groups, &ties, held_out.len(), needed));
     }
@@ -76,6 +90,13 @@ pub fn split(
         if held_out.contains(&i) { split.held_out.push(example) } else { split.train.push(example) }
     }
     Ok(split)
+}
+
+/// The examples that nothing ties to one of `held_out`.
+pub fn apart_from(examples: &[Example], held_out: &[Example], origins: &Origins) -> Vec<Example> {
+    let held_out: HashSet<Tie> = held_out.iter().flat_map(|example| ties(example, origins)).collect();
+    let apart = |example: &&Example| !ties(example, origins).iter().any(|tie| held_out.contains(tie));
+    examples.iter().filter(apart).cloned().collect()
 }
 
 /// The name of a tie between two that are nearly the same; its value is the input of one.
@@ -148,6 +169,8 @@ fn one_group(groups: &[Vec<usize>], ties: &[Vec<Tie>], possible: usize, needed: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NONE: [Example; 0] = [];
     use crate::dataset::check_leaks;
     use crate::dataset::origins::tests::span;
     use crate::dataset::testing::{instruction, lineage, pair};
@@ -187,7 +210,7 @@ mod tests {
             (1000, 100),
         ] {
             assert_eq!(held_out_target(n), expected, "{n}");
-            let split = split(independent(n), &Origins::default(), 1, None).unwrap();
+            let split = split(independent(n), &Origins::default(), 1, None, &NONE).unwrap();
             assert_eq!((split.held_out.len(), split.train.len()), (expected, n - expected), "{n}");
         }
     }
@@ -195,9 +218,9 @@ mod tests {
     #[test]
     fn the_seed_alone_decides_and_the_order_stays() {
         let origins = Origins::default();
-        let once = split(independent(200), &origins, 7, None).unwrap();
-        assert_eq!(once, split(independent(200), &origins, 7, None).unwrap());
-        assert_ne!(once, split(independent(200), &origins, 8, None).unwrap());
+        let once = split(independent(200), &origins, 7, None, &NONE).unwrap();
+        assert_eq!(once, split(independent(200), &origins, 7, None, &NONE).unwrap());
+        assert_ne!(once, split(independent(200), &origins, 8, None, &NONE).unwrap());
         let number = |e: &Example| input(e)[6..].parse::<usize>().unwrap();
         assert!(once.held_out.is_sorted_by_key(number) && once.train.is_sorted_by_key(number));
         // Shuffled: the held-out examples are not the last tenth, as the Python system took them.
@@ -208,7 +231,7 @@ mod tests {
     fn no_session_is_on_both_sides() {
         let (examples, origins) = in_sessions(300, 4);
         for seed in 0..20 {
-            let split = split(examples.clone(), &origins, seed, None).unwrap();
+            let split = split(examples.clone(), &origins, seed, None, &NONE).unwrap();
             assert_eq!(check_leaks(&split.train, &split.held_out, &origins, None), Ok(()));
             assert_eq!(split.held_out.len(), 28, "the most that whole sessions of 4 fit into 30");
         }
@@ -220,7 +243,7 @@ mod tests {
         examples.push(instruction("s60", " query   3 ", "a"));
         let place = |side: &[Example]| side.iter().filter(|e| normalised(input(e)) == "query 3").count();
         for seed in 0..50 {
-            let split = split(examples.clone(), &Origins::default(), seed, None).unwrap();
+            let split = split(examples.clone(), &Origins::default(), seed, None, &NONE).unwrap();
             assert!(matches!((place(&split.train), place(&split.held_out)), (2, 0) | (0, 2)));
         }
     }
@@ -235,7 +258,7 @@ mod tests {
         let mut origins = Origins::default();
         origins.note(&[span("other", &lineage("s1").trace_id, None, 0)], &examples);
         for seed in 0..50 {
-            let split = split(examples.clone(), &origins, seed, None).unwrap();
+            let split = split(examples.clone(), &origins, seed, None, &NONE).unwrap();
             let held = split.held_out.iter().filter(|e| ["a", "b"].contains(&input(e))).count();
             assert!(held == 0 || held == 3, "{held} of 3 tied examples held out");
         }
@@ -244,7 +267,7 @@ mod tests {
     #[test]
     fn groups_larger_than_the_target_are_held_out_where_nothing_else_is_left() {
         let (examples, origins) = in_sessions(50, 8);
-        let split = split(examples, &origins, 3, None).unwrap();
+        let split = split(examples, &origins, 3, None, &NONE).unwrap();
         assert!(matches!(split.held_out.len(), 8 | 10), "one session of 8, or the last of 2 and one of 8");
     }
 
@@ -252,7 +275,7 @@ mod tests {
     fn one_giant_group_is_an_error_that_says_what_ties_it() {
         let (examples, origins) = in_sessions(50, 48);
         assert_eq!(
-            split(examples, &origins, 1, None).unwrap_err().to_string(),
+            split(examples, &origins, 1, None, &NONE).unwrap_err().to_string(),
             "cannot hold out examples: 48 of 50 hang together (48 share the session `session 0`), and without parting \
              them only 2 can be held out, where 5 are needed: give independent requests their own trace and session ids"
         );

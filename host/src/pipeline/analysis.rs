@@ -41,7 +41,8 @@ pub fn analyze(
     policy: &Policy,
     progress: &Progress,
 ) -> Result<Analysis, HostError> {
-    let collected = collect(config, source, extractor, progress)?;
+    let mut collected = collect(config, source, extractor, progress)?;
+    collected.admit_approved(config)?;
     let statistics = statistics(config, &collected);
     let decision = policy.decide(&config.policy, &statistics)?;
     Ok(Analysis {

@@ -11,7 +11,7 @@ use crate::plugins::PluginIdentity;
 use crate::plugins::bindings::types::Example;
 
 use super::records::{RecordText, digest};
-use super::{Collected, RunPlugins};
+use super::{Admitted, Collected, RunPlugins};
 
 /// Outputs that are listed, the most frequent ones.
 const MAX_OUTPUTS: usize = 20;
@@ -47,6 +47,8 @@ pub(super) struct DatasetCard<'a> {
 #[derive(Debug, Serialize)]
 struct SetCard {
     examples: usize,
+    /// Of them, those that were generated and that a person approved.
+    synthetic: usize,
     sha256: String,
     input_characters: Lengths,
     output_characters: Lengths,
@@ -85,7 +87,7 @@ struct OutputCount {
 
 /// One side of the split.
 pub(super) struct Side<'a> {
-    pub(super) examples: &'a [Example],
+    pub(super) examples: &'a [Admitted],
     pub(super) records: &'a [RecordText],
     /// Tokens of each.
     pub(super) tokens: Vec<usize>,
@@ -101,7 +103,8 @@ impl<'a> DatasetCard<'a> {
     ) -> Self {
         let all = train.examples.len() + held_out.examples.len();
         let starts = || {
-            let spans = train.examples.iter().chain(held_out.examples).flat_map(|it| &dataset::lineage(it).span_ids);
+            let spans =
+                train.examples.iter().chain(held_out.examples).flat_map(|it| &dataset::lineage(it.example()).span_ids);
             spans.filter_map(|id| collected.origins.of(id)).map(|origin| origin.start_time_ns)
         };
         let outputs = outputs(train.examples, held_out.examples);
@@ -142,6 +145,13 @@ impl<'a> DatasetCard<'a> {
         if let (Some(first), Some(last)) = (&self.first_span_at, &self.last_span_at) {
             let _ = writeln!(text, "\nFrom {} spans; those behind the examples are of {first} to {last}.", self.spans);
         }
+        if self.train.synthetic > 0 {
+            let _ = writeln!(
+                text,
+                "{} of the training examples were generated, and approved one by one: `run.json` says by whom. None judges.",
+                self.train.synthetic
+            );
+        }
         let near = &self.near_duplicates;
         let _ = writeln!(
             text,
@@ -175,10 +185,11 @@ impl<'a> DatasetCard<'a> {
 impl SetCard {
     fn new(side: &Side<'_>) -> Self {
         let characters = |text: fn(&Example) -> &str| {
-            Lengths::new(side.examples.iter().map(|example| text(example).chars().count()).collect())
+            Lengths::new(side.examples.iter().map(|example| text(example.example()).chars().count()).collect())
         };
         Self {
             examples: side.examples.len(),
+            synthetic: side.examples.iter().filter(|example| example.approval().is_some()).count(),
             sha256: digest(side.records),
             input_characters: characters(dataset::input),
             output_characters: characters(dataset::output),
@@ -198,11 +209,11 @@ impl Lengths {
     }
 }
 
-fn outputs(train: &[Example], held_out: &[Example]) -> BTreeMap<String, [usize; 2]> {
+fn outputs(train: &[Admitted], held_out: &[Admitted]) -> BTreeMap<String, [usize; 2]> {
     let mut outputs: BTreeMap<String, [usize; 2]> = BTreeMap::new();
     for (side, examples) in [train, held_out].into_iter().enumerate() {
         for example in examples {
-            outputs.entry(dataset::output(example).to_owned()).or_default()[side] += 1;
+            outputs.entry(dataset::output(example.example()).to_owned()).or_default()[side] += 1;
         }
     }
     outputs

@@ -9,8 +9,8 @@ use crate::plugins::bindings::types::{Example, ExampleKind};
 use crate::progress::Progress;
 use crate::telemetry::BatchLimits;
 
-use super::Source;
 use super::failures::BatchFailures;
+use super::{Admitted, Source};
 
 /// Warnings of a run that are told one by one; a broken exporter would else write one a span.
 const MAX_WARNINGS: u64 = 20;
@@ -23,14 +23,28 @@ pub struct Collected {
     pub spans: u64,
     /// What the extractor made of them.
     pub extracted: KindCounts,
-    /// Distinct examples of every kind.
-    pub examples: Vec<Example>,
+    /// Distinct examples of every kind. Nobody else adds any.
+    pub(super) examples: Vec<Example>,
+    /// Generated ones that people approved.
+    pub(super) approved: Vec<Admitted>,
     /// Where they came from.
     pub origins: Origins,
     /// What was left out, and why.
     pub skipped: SkipTable,
     /// What was taken out of the spans before the extractor saw them.
     pub redacted: RedactionCounts,
+}
+
+impl Collected {
+    /// Distinct examples that spans gave.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
+    /// Examples that were generated, and that people approved.
+    pub fn approved(&self) -> &[Admitted] {
+        &self.approved
+    }
 }
 
 /// Reads the spans that the extractor selects, batch by batch, and keeps the distinct examples.
@@ -95,7 +109,16 @@ pub fn collect(
     }
     stage.finish(&format!("{} distinct examples from {spans} spans", examples.len()));
     let redacted = redactor.counts().clone();
-    Ok(Collected { project: source.project.clone(), spans, extracted, examples, origins, skipped, redacted })
+    Ok(Collected {
+        project: source.project.clone(),
+        spans,
+        extracted,
+        examples,
+        approved: Vec::new(),
+        origins,
+        skipped,
+        redacted,
+    })
 }
 
 /// A setting of the built-in extractor, which a tenant's may have as well: what it takes for one input has to be in one
@@ -104,11 +127,12 @@ fn setting<'a>(config: &'a RunConfig, name: &str) -> Option<&'a str> {
     config.extraction.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// Counts of what would train: distinct examples less those that would be held out.
+/// Counts of what would train: distinct examples less those that would be held out, and what was approved, none of which is.
 pub fn statistics(config: &RunConfig, collected: &Collected) -> DatasetStatistics {
     let trainable = |kind| {
         let n = dataset::count(&collected.examples, kind);
-        (n - dataset::held_out_target(n)) as u32
+        let approved = collected.approved.iter().filter(|approved| dataset::kind(approved.example()) == kind).count();
+        (n - dataset::held_out_target(n) + approved) as u32
     };
     DatasetStatistics {
         agent_type: config.agent_type.clone(),

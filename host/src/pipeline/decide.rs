@@ -4,33 +4,36 @@ use crate::config::{Method, ModelType, RunConfig};
 use crate::dataset::{self, SkipTable, Split};
 use crate::error::HostError;
 use crate::plugins::Policy;
-use crate::plugins::bindings::selection_policy::{DatasetStatistics, Decision, TrainingChoice};
-use crate::plugins::bindings::types::{ExampleKind, TrainingMethod};
+use crate::plugins::bindings::selection_policy::{
+    DatasetStatistics, Decision, Insufficiency, Shortfall, TrainingChoice,
+};
+use crate::plugins::bindings::types::{Example, ExampleKind, TrainingMethod};
 use crate::report;
 
-use super::Collected;
+use super::{Admitted, Collected};
 
 /// Asks the policy what the data is good for; where a method is named, its threshold alone decides.
 ///
 /// # Errors
-/// [`HostError::NoExamples`], [`HostError::Insufficient`], [`HostError::MethodOfOtherModel`] or the policy's.
+/// [`HostError::NoExamples`], [`HostError::MethodOfOtherModel`] or the policy's.
 pub fn choose_method(
     config: &RunConfig,
     policy: &Policy,
     statistics: &DatasetStatistics,
     collected: &Collected,
-) -> Result<TrainingChoice, HostError> {
+) -> Result<Decision, HostError> {
     if collected.examples.is_empty() {
         return Err(HostError::NoExamples { remedy: no_examples_remedy(config, collected) });
     }
-    let choice = match config.method {
-        Method::Sft => forced(config, statistics, TrainingMethod::Sft)?,
-        Method::Dpo => forced(config, statistics, TrainingMethod::Dpo)?,
-        Method::Triplet => forced(config, statistics, TrainingMethod::Triplet)?,
-        Method::Auto => match policy.decide(&config.policy, statistics)? {
-            Decision::Train(choice) => choice,
-            Decision::Insufficient(short) => return Err(insufficient(config, short.reason)),
-        },
+    let decision = match config.method {
+        Method::Sft => forced(config, statistics, TrainingMethod::Sft),
+        Method::Dpo => forced(config, statistics, TrainingMethod::Dpo),
+        Method::Triplet => forced(config, statistics, TrainingMethod::Triplet),
+        Method::Auto => policy.decide(&config.policy, statistics)?,
+    };
+    let choice = match decision {
+        Decision::Train(choice) => choice,
+        short => return Ok(short),
     };
     // The built-in policy never does that; a tenant's own may.
     let trains = match choice.method {
@@ -43,7 +46,7 @@ pub fn choose_method(
             reason: choice.reason,
         });
     }
-    Ok(choice)
+    Ok(Decision::Train(choice))
 }
 
 /// For a run whose examples were all left out between the split and the trainer.
@@ -52,26 +55,48 @@ pub(super) fn nothing_to_train(skipped: &SkipTable) -> HostError {
     HostError::NoExamples { remedy }
 }
 
-/// The examples that a method trains, those that share an input, a trace or a session on one side.
+/// What a method trains on and is judged by.
+pub struct Sides {
+    /// Of spans, then what was approved.
+    pub train: Vec<Admitted>,
+    /// Of spans alone.
+    pub held_out: Vec<Admitted>,
+}
+
+/// The examples that a method trains, those that share an input, a trace or a session on one side, and with them what was made from
+/// them.
 ///
 /// # Errors
 /// [`HostError::Dataset`] where they hang together too much to hold any out.
-pub fn split(config: &RunConfig, collected: &Collected, method: TrainingMethod) -> Result<Split, HostError> {
-    let kind = match method {
+pub fn split(config: &RunConfig, collected: &Collected, method: TrainingMethod) -> Result<Sides, HostError> {
+    split_kind(config, collected, kind_of(method))
+}
+
+/// As [`split`], of one kind of example.
+///
+/// # Errors
+/// As there.
+pub fn split_kind(config: &RunConfig, collected: &Collected, kind: ExampleKind) -> Result<Sides, HostError> {
+    let examples = dataset::of_kind(&collected.examples, kind);
+    let approved = collected.approved.iter().filter(|approved| dataset::kind(approved.example()) == kind).cloned();
+    let approved: Vec<Admitted> = approved.collect();
+    let (seed, ties) = (config.training.seed, config.dataset.ties());
+    let Split { train, held_out } = dataset::split(examples, &collected.origins, seed, ties, &approved)?;
+    let extracted = |examples: Vec<Example>| examples.into_iter().map(Admitted::extracted);
+    Ok(Sides { train: extracted(train).chain(approved).collect(), held_out: extracted(held_out).collect() })
+}
+
+/// What a method trains on.
+pub(super) fn kind_of(method: TrainingMethod) -> ExampleKind {
+    match method {
         TrainingMethod::Sft => ExampleKind::ApprovedExample,
         TrainingMethod::Dpo => ExampleKind::PreferencePair,
         TrainingMethod::Triplet => ExampleKind::Triplet,
-    };
-    let examples = dataset::of_kind(&collected.examples, kind);
-    Ok(dataset::split(examples, &collected.origins, config.training.seed, config.dataset.ties())?)
+    }
 }
 
 /// The texts are those that users of the Python system know.
-fn forced(
-    config: &RunConfig,
-    statistics: &DatasetStatistics,
-    method: TrainingMethod,
-) -> Result<TrainingChoice, HostError> {
+fn forced(config: &RunConfig, statistics: &DatasetStatistics, method: TrainingMethod) -> Decision {
     let (have, need, what, wanted) = match method {
         TrainingMethod::Sft => {
             (statistics.approved_examples, config.policy.min_sft_examples, "approved examples", None)
@@ -91,23 +116,20 @@ fn forced(
     };
     if have < need {
         let wanted = wanted.map_or_else(String::new, |wanted| format!(". Need {wanted}"));
-        return Err(insufficient(config, format!("Insufficient {what}: {have} < {need}{wanted}")));
+        let reason = format!("Insufficient {what}: {have} < {need}{wanted}");
+        let shortfalls = vec![Shortfall { kind: kind_of(method), have, need }];
+        return Decision::Insufficient(Insufficiency { shortfalls, reason });
     }
     let reason = format!("asked for by `method = \"{}\"`, with {have} {what}", report::method_name(method));
-    Ok(TrainingChoice { method, confidence: 1.0, reason })
+    Decision::Train(TrainingChoice { method, confidence: 1.0, reason })
 }
 
-fn insufficient(config: &RunConfig, reason: String) -> HostError {
-    let synthetic = if config.generate_synthetic { " (this build generates no synthetic examples)" } else { "" };
+pub(super) fn insufficient(config: &RunConfig, reason: String) -> HostError {
     let more = match config.model_type {
         ModelType::Llm => "Approve more traces",
         ModelType::Embedding => "Label more documents of searches",
     };
-    let reason = format!(
-        "{}. {more} of `{}`, or lower the threshold{synthetic}",
-        reason.trim_end_matches('.'),
-        config.agent_type
-    );
+    let reason = format!("{}. {more} of `{}`, or lower the threshold", reason.trim_end_matches('.'), config.agent_type);
     HostError::Insufficient { reason }
 }
 
@@ -138,7 +160,7 @@ fn no_examples_remedy(config: &RunConfig, collected: &Collected) -> String {
     )
 }
 
-fn most_frequent(skipped: &SkipTable) -> String {
+pub(super) fn most_frequent(skipped: &SkipTable) -> String {
     let rows = skipped.rows().into_iter().take(3);
     rows.map(|(why, n)| format!("{why}: {n}")).collect::<Vec<_>>().join(", ")
 }

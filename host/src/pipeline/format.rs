@@ -2,6 +2,7 @@
 
 use trainer_cuda::formats::BaseModel;
 
+use crate::approval::Approval;
 use crate::config::RunConfig;
 use crate::dataset::{self, SkipTable};
 use crate::error::HostError;
@@ -10,6 +11,7 @@ use crate::plugins::bindings::formatting::{Formatted, FormatterConfig, TrainingR
 use crate::plugins::bindings::types::Example;
 use crate::progress::Progress;
 
+use super::Admitted;
 use super::failures::BatchFailures;
 use super::recipe::Recipe;
 use super::records::RecordText;
@@ -20,13 +22,13 @@ pub struct Formatting {
     /// What the formatter made.
     pub records: Vec<TrainingRecord>,
     /// The example of each record.
-    pub sources: Vec<Example>,
+    pub sources: Vec<Admitted>,
 }
 
 /// Tokens to train or to score, and beside each the example that they came from.
 pub(super) struct TokenSet<E> {
     pub(super) tokens: Vec<E>,
-    pub(super) sources: Vec<Example>,
+    pub(super) sources: Vec<Admitted>,
     pub(super) records: Vec<RecordText>,
 }
 
@@ -35,9 +37,15 @@ impl<E> TokenSet<E> {
         Self { tokens: Vec::new(), sources: Vec::new(), records: Vec::new() }
     }
 
+    /// Of those that were generated.
+    pub(super) fn approvals(&self) -> impl Iterator<Item = &Approval> {
+        self.sources.iter().filter_map(Admitted::approval)
+    }
+
     /// Prompts, each with its example.
     pub(super) fn prompts(&self) -> impl Iterator<Item = (&str, &Example)> {
-        self.records.iter().map(|record| record.prompt.as_str()).zip(&self.sources)
+        let sources = self.sources.iter().map(Admitted::example);
+        self.records.iter().map(|record| record.prompt.as_str()).zip(sources)
     }
 }
 
@@ -48,7 +56,7 @@ impl<E> TokenSet<E> {
 pub fn format(
     config: &RunConfig,
     formatter: &Formatter,
-    examples: Vec<Example>,
+    examples: Vec<Admitted>,
     skipped: &mut SkipTable,
 ) -> Result<Formatting, HostError> {
     let settings = config.plugins.formatter_settings.clone();
@@ -56,7 +64,8 @@ pub fn format(
     // None for each example of a batch that was left out.
     let mut formatted: Vec<Option<Formatted>> = Vec::with_capacity(examples.len());
     let mut failures = BatchFailures::new(config.plugins.on_failure);
-    for (index, batch) in formatter.batches(&examples).enumerate() {
+    let plain: Vec<Example> = examples.iter().map(|admitted| admitted.example().clone()).collect();
+    for (index, batch) in formatter.batches(&plain).enumerate() {
         let outcome = formatter.format_batch(&formatter_config, batch, index + 1);
         match failures.settle(outcome, batch.len(), skipped)? {
             Some(results) => formatted.extend(results.into_iter().map(Some)),
@@ -87,7 +96,7 @@ pub(super) fn encode<R: Recipe>(
     config: &RunConfig,
     formatter: &Formatter,
     base: &BaseModel,
-    examples: Vec<Example>,
+    examples: Vec<Admitted>,
     skipped: &mut SkipTable,
     progress: &Progress,
 ) -> Result<TokenSet<R::Example>, HostError> {
@@ -105,7 +114,7 @@ pub(super) fn encode<R: Recipe>(
     for left_out in &encoded.skipped {
         skipped.add(left_out.reason);
         if left_out.reason.starts_with(IDENTICAL) {
-            let spans = &dataset::lineage(&sources[left_out.index]).span_ids;
+            let spans = &dataset::lineage(sources[left_out.index].example()).span_ids;
             tracing::warn!("Skipping identical pair for span {}", spans.join(", "));
         }
     }

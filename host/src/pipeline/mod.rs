@@ -3,9 +3,14 @@
 //! ```text
 //!  telemetry store --> redact --> extractor plugin --> dedupe, split --> formatter plugin --> encode, train
 //!                                                          |                                      |
+//!                                        approved examples |                                      |
 //!                                                     policy plugin                     adapter vs base, run folder
+//!                                                          | too little
+//!                                          generator --> approval store: people decide, and the run begins anew
 //! ```
 
+mod admission;
+mod admitted;
 mod analysis;
 mod card;
 mod collect;
@@ -19,6 +24,7 @@ mod outputs;
 mod plugins;
 mod recipe;
 mod records;
+mod shortage;
 mod source;
 mod train;
 
@@ -35,8 +41,8 @@ use crate::config::{ModelType, RunConfig};
 use crate::dataset;
 use crate::error::HostError;
 use crate::memory::{Memory, MemoryLimit};
-use crate::plugins::bindings::selection_policy::{DatasetStatistics, TrainingChoice};
-use crate::plugins::bindings::types::{Example, TrainingMethod};
+use crate::plugins::bindings::selection_policy::{DatasetStatistics, Decision, Insufficiency, TrainingChoice};
+use crate::plugins::bindings::types::TrainingMethod;
 use crate::progress::Progress;
 use crate::report::{self, HeldOutComparison, RunReport, Timings};
 use crate::run_dir::RunDir;
@@ -45,23 +51,44 @@ use crate::tenants;
 use format::TokenSet;
 use recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
 
+pub use admitted::Admitted;
 pub use analysis::{Analysis, analyze};
 pub use collect::{Collected, collect, statistics};
-pub use decide::{choose_method, split};
+pub use decide::{Sides, choose_method, split, split_kind};
 pub use format::{Formatting, format};
 pub use mark::mark_used;
 pub use plugins::RunPlugins;
 pub use recipe::role;
 pub use records::{RecordText, digest, fields};
+pub use shortage::{Shortage, Submitted};
 pub use source::{Source, import_file, open_or_create, open_source, sync_phoenix};
+
+/// How a run ended.
+pub enum Outcome {
+    /// With an adapter.
+    Trained(Box<RunReport>),
+    /// With less than it takes, which may be generated.
+    Short(Box<Shortage>),
+}
+
+/// What becomes of a training that was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// It stays as it is.
+    Ignore,
+    /// The newest of this method and agent goes on; there has to be one.
+    Take,
+    /// It goes on where there is one.
+    TakeIfThere,
+}
 
 /// Trains an adapter on what people said of one agent's traces, compares it with its base on traces that were held out,
 /// and leaves a run folder in `config.output_dir`. Nothing is left there where this fails, but the checkpoint of a
-/// training that was stopped: with `resume`, the newest of this method and agent goes on.
+/// training that was stopped.
 ///
 /// # Errors
 /// [`HostError`], before training wherever that can be known.
-pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result<RunReport, HostError> {
+pub fn finetune(config: &RunConfig, checkpoint: Checkpoint, progress: &Progress) -> Result<Outcome, HostError> {
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
     tenants::check_output(&config.output_dir, config.granted.output_quota)?;
     let (device, device_choice) = config.compute.open()?;
@@ -80,13 +107,20 @@ pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result
     let plugins = RunPlugins::load(config)?;
 
     let source = open_source(config, progress)?;
-    let collected = collect(config, &source, &plugins.extractor, progress)?;
+    let mut collected = collect(config, &source, &plugins.extractor, progress)?;
+    collected.admit_approved(config)?;
     let statistics = statistics(config, &collected);
-    let choice = choose_method(config, &plugins.policy, &statistics, &collected)?;
+    let choice = match choose_method(config, &plugins.policy, &statistics, &collected)? {
+        Decision::Train(choice) => choice,
+        Decision::Insufficient(Insufficiency { shortfalls, reason }) if config.generate_synthetic => {
+            return Ok(Outcome::Short(Box::new(Shortage { collected, shortfalls, reason })));
+        }
+        Decision::Insufficient(short) => return Err(decide::insufficient(config, short.reason)),
+    };
 
     let run = Run {
         config,
-        resume,
+        checkpoint,
         progress,
         started_at,
         start,
@@ -98,16 +132,17 @@ pub fn finetune(config: &RunConfig, resume: bool, progress: &Progress) -> Result
         statistics,
         choice,
     };
-    match device {
+    let report = match device {
         Opened::Cpu(cpu) => run.on(cpu),
         Opened::Cuda(cuda) => run.on(*cuda),
-    }
+    };
+    Ok(Outcome::Trained(Box::new(report?)))
 }
 
 /// A run whose method is known.
 struct Run<'a> {
     config: &'a RunConfig,
-    resume: bool,
+    checkpoint: Checkpoint,
     progress: &'a Progress,
     started_at: jiff::Timestamp,
     start: Instant,
@@ -143,9 +178,12 @@ impl Run<'_> {
         dataset::check_prompts(train.prompts(), held_out.prompts())?;
 
         let name = run_name(self.config, R::METHOD);
-        let run_dir = match self.resume {
-            true => RunDir::resume(&self.config.output_dir, &name)?,
-            false => RunDir::create(&self.config.output_dir, &name, self.started_at)?,
+        let output_dir = &self.config.output_dir;
+        let create = || RunDir::create(output_dir, &name, self.started_at);
+        let run_dir = match self.checkpoint {
+            Checkpoint::Ignore => create()?,
+            Checkpoint::Take => RunDir::resume(output_dir, &name)?,
+            Checkpoint::TakeIfThere => RunDir::resume(output_dir, &name).or_else(|_| create())?,
         };
         match self.fill::<R, D>(device, &run_dir, &train, &held_out) {
             Ok(report) => Ok(RunReport { adapter_path: run_dir.commit()?, ..report }),
@@ -153,7 +191,7 @@ impl Run<'_> {
         }
     }
 
-    fn encode<R: Recipe>(&mut self, examples: Vec<Example>) -> Result<TokenSet<R::Example>, HostError> {
+    fn encode<R: Recipe>(&mut self, examples: Vec<Admitted>) -> Result<TokenSet<R::Example>, HostError> {
         let skipped = &mut self.collected.skipped;
         format::encode::<R>(self.config, &self.plugins.formatter, &self.base, examples, skipped, self.progress)
     }
@@ -202,6 +240,8 @@ impl Run<'_> {
             skipped: self.collected.skipped.clone(),
             redacted: self.collected.redacted.clone(),
             n_train: train.tokens.len(),
+            n_synthetic: train.approvals().count(),
+            approved_by: train.approvals().map(|approval| approval.approved_by.clone()).collect(),
             n_held_out: held_out.tokens.len(),
             n_held_out_near_training: near_training,
             dataset_sha256: card.sha256.clone(),

@@ -4,6 +4,7 @@ use serde::Serialize;
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::Evaluation;
 
+use crate::approval::Approval;
 use crate::config::RunConfig;
 use crate::dataset;
 use crate::error::HostError;
@@ -12,17 +13,17 @@ use crate::plugins::{Costs, PluginIdentity, WIT_VERSION};
 use crate::report::{self, HeldOutComparison, RunReport};
 use crate::run_dir::RunDir;
 
-use super::RunPlugins;
 use super::card::DatasetCard;
+use super::{Admitted, RunPlugins};
 
 /// What went into a run.
 pub(super) struct Inputs<'a> {
     pub(super) base: &'a BaseModel,
     pub(super) plugins: &'a RunPlugins,
     /// The examples that trained.
-    pub(super) train: &'a [Example],
+    pub(super) train: &'a [Admitted],
     /// The examples that judged.
-    pub(super) held_out: &'a [Example],
+    pub(super) held_out: &'a [Admitted],
     /// What they are, in numbers.
     pub(super) card: &'a DatasetCard<'a>,
 }
@@ -58,6 +59,9 @@ struct PluginRecord<'a> {
 struct LineageRecord<'a> {
     set: &'static str,
     corrected: bool,
+    /// Where it was generated: by what, and who approved it. The spans are those that the generator was shown, then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a Approval>,
     #[serde(flatten)]
     lineage: &'a Lineage,
 }
@@ -84,9 +88,10 @@ pub(super) fn write(
     run_dir.write("README.md", &model_card(report, inputs.card))
 }
 
-fn lineage<'a>(set: &'static str, example: &'a Example) -> LineageRecord<'a> {
+fn lineage<'a>(set: &'static str, admitted: &'a Admitted) -> LineageRecord<'a> {
+    let example = admitted.example();
     let corrected = matches!(example, Example::Instruction(example) if example.corrected);
-    LineageRecord { set, corrected, lineage: dataset::lineage(example) }
+    LineageRecord { set, corrected, approval: admitted.approval(), lineage: dataset::lineage(example) }
 }
 
 /// The front matter is what model hubs read.

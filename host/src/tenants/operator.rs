@@ -51,6 +51,8 @@ struct Terms {
     memory_limit: Option<String>,
     /// Phoenix servers that may be read.
     phoenix_urls: Option<Vec<String>>,
+    /// Servers that may be asked for generated examples.
+    synthetic_urls: Option<Vec<String>>,
     /// Of `PluginGrants`, key by key.
     plugins: toml::Table,
 }
@@ -186,6 +188,9 @@ impl Operator {
             phoenix_urls: Some(
                 terms.phoenix_urls.clone().or_else(|| defaults.phoenix_urls.clone()).unwrap_or_default(),
             ),
+            synthetic_urls: Some(
+                terms.synthetic_urls.clone().or_else(|| defaults.synthetic_urls.clone()).unwrap_or_default(),
+            ),
         })
     }
 }
@@ -232,7 +237,7 @@ mod tests {
         let (acme, beta) = (operator.tenant("acme").unwrap(), operator.tenant("beta").unwrap());
         assert_eq!((acme.granted.store_quota, acme.granted.output_quota), (Some(3 << 30), Some(2 << 30)));
         assert_eq!((beta.granted.store_quota, beta.granted.memory_limit), (Some(1 << 30), None));
-        assert_eq!(beta.granted.phoenix_urls, Some(vec![]));
+        assert_eq!((&beta.granted.phoenix_urls, &beta.granted.synthetic_urls), (&Some(vec![]), &Some(vec![])));
         let plugins = |tenant: &Tenant| (tenant.granted.plugins.require_pin, tenant.granted.plugins.max_memory_mib);
         assert_eq!((plugins(&acme), plugins(&beta)), ((true, NonZeroU32::new(16)), (true, NonZeroU32::new(8))));
         let root = box_.path().canonicalize().unwrap();

@@ -52,6 +52,17 @@ impl Scope {
         }
     }
 
+    /// Settings that a run was begun with, checked as a configuration is: what the tenant may have can have changed since.
+    ///
+    /// # Errors
+    /// As for [`Scope::load`].
+    pub fn restore(&self, options: Options) -> Result<Options, HostError> {
+        match self {
+            Self::User { .. } => Ok(options),
+            Self::Tenant(tenant) => tenant.hold(options),
+        }
+    }
+
     /// Checks that `path`, which `what` names, may be read.
     ///
     /// # Errors
@@ -119,6 +130,11 @@ impl Tenant {
         if let (Some(file), Some(found)) = (&file, options.tenant_id.take_if(|found| *found != self.id)) {
             return Err(TenantError::OtherTenant { file: file.clone(), found, tenant: self.id.clone() }.into());
         }
+        Ok((self.hold(options)?, file))
+    }
+
+    /// Settings within what the tenant has.
+    fn hold(&self, mut options: Options) -> Result<Options, HostError> {
         options.tenant_id = Some(self.id.clone());
         options.telemetry.store.get_or_insert_with(|| self.folder.join("telemetry.sqlite"));
         options.output_dir.get_or_insert_with(|| self.folder.join("outputs/adapters"));
@@ -134,7 +150,7 @@ impl Tenant {
             options.training.memory_limit = Some(granted.to_string());
         }
         options.granted = self.granted.clone();
-        Ok((options, file))
+        Ok(options)
     }
 
     /// Every path that a configuration can name.
@@ -158,8 +174,12 @@ impl Tenant {
         for export in telemetry.import.iter().flatten() {
             self.check_read("telemetry.import", export)?;
         }
-        if let Some(key) = &telemetry.phoenix_api_key_file {
-            self.check(key, "telemetry.phoenix_api_key_file", key, "read", &[&self.folder])?;
+        let keys = [
+            ("telemetry.phoenix_api_key_file", &telemetry.phoenix_api_key_file),
+            ("synthetic.synthetic_api_key_file", &options.synthetic.synthetic_api_key_file),
+        ];
+        for (what, key) in keys {
+            key.iter().try_for_each(|key| self.check(key, what, key, "read", &[&self.folder]))?;
         }
         if let Some(model) = &options.base_model {
             self.check_model(model)?;
@@ -167,11 +187,16 @@ impl Tenant {
         if let Some(folder) = &options.compute.cuda_libs {
             self.check_libraries(folder)?;
         }
-        if let Some(url) = &telemetry.phoenix_url
-            && !self.granted.phoenix_urls.iter().flatten().any(|granted| same_server(granted, url))
-        {
-            let (tenant, value) = (self.id.clone(), url.clone());
-            return Err(TenantError::NotGranted { tenant, what: "phoenix_url", value, grant: "phoenix_urls" });
+        let (phoenix, synthetic) = (&telemetry.phoenix_url, &options.synthetic.synthetic_url);
+        for (what, url, grant, granted) in [
+            ("phoenix_url", phoenix, "phoenix_urls", &self.granted.phoenix_urls),
+            ("synthetic_url", synthetic, "synthetic_urls", &self.granted.synthetic_urls),
+        ] {
+            if let Some(url) = url
+                && !granted.iter().flatten().any(|granted| same_server(granted, url))
+            {
+                return Err(TenantError::NotGranted { tenant: self.id.clone(), what, value: url.clone(), grant });
+            }
         }
         let agents = options.agents.values().flat_map(|agent| [&agent.extractor, &agent.formatter, &agent.policy]);
         let plugins = [&options.plugins.extractor, &options.plugins.formatter, &options.plugins.policy];

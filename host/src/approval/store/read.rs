@@ -67,7 +67,7 @@ impl ApprovalStore {
     /// [`ApprovalError`].
     pub fn items(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page<Item>, ApprovalError> {
         let after = after.map_or(0, |Cursor(id)| id);
-        let mut items = self.query(filter, ("i.id > ?", after), "ASC", limit + 1)?;
+        let mut items = self.query(filter, ("i.id > ?", after), "ASC", limit.saturating_add(1))?;
         let more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| more).map(|last| Cursor(last.id));
@@ -185,6 +185,7 @@ impl ApprovalStore {
     ) -> Result<Vec<Item>, ApprovalError> {
         let (condition, mut values) = condition(filter);
         values.push(id.into());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = format!("{ITEM} WHERE {condition} AND {place} ORDER BY i.id {order} LIMIT {limit}");
         let rows: Vec<ItemRow> = self.run(|connection| {
             connection.prepare_cached(&sql)?.query_map(params_from_iter(values), item_row)?.collect()

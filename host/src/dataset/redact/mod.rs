@@ -98,6 +98,16 @@ impl<'a> Redactor<'a> {
         }
     }
 
+    /// For texts that are of no span.
+    pub fn of_texts(config: &'a RedactionConfig) -> Self {
+        Self::new(config, &[], &[], None)
+    }
+
+    /// Redacts one text; `key` names it as an attribute's key would.
+    pub fn redact_text(&mut self, key: &str, text: &mut String) {
+        self.text(key, text);
+    }
+
     /// Redacts every text of a span and of its annotations, but names, trace and span ids.
     pub fn redact(&mut self, span: &mut Span) {
         if self.scanner.is_idle() && self.config.attributes.is_empty() {
