@@ -1,11 +1,15 @@
 //! Connections: how many, for how long, and how they end.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +25,13 @@ use crate::config::ServeConfig;
 const BUFFER: usize = 64 << 10;
 /// After a failure to accept, such as too many open files: ends by itself when a connection does.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sends a request, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) tls: bool,
+}
 
 /// What connections may take.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +69,14 @@ pub(super) async fn serve(
         };
         tokio::select! {
             (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true); // a matter of 40 ms, not of being right
-                    let service = TowerToHyperService::new(router.clone());
+                    let routes = TowerToHyperService::new(router.clone());
+                    let peer = Peer { address: address.ip(), tls: encryption.is_some() };
+                    let service = service_fn(move |mut request: Request<Incoming>| {
+                        request.extensions_mut().insert(peer);
+                        routes.call(request)
+                    });
                     let (builder, watcher, encryption) = (builder.clone(), graceful.watcher(), encryption.clone());
                     connections.spawn(async move {
                         match encryption {

@@ -22,6 +22,7 @@ mod streams;
 mod tls;
 mod token;
 mod traces;
+mod web;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -37,13 +38,12 @@ pub use access::TenantAccess;
 pub use analysis::{Question, RunConfigOf};
 pub use counters::Received;
 pub use error::ServerError;
-pub use token::{file_beside, read_or_make, sha256 as token_sha256};
+pub use token::{file_beside, read_or_make, review_file_beside, sha256 as token_sha256, write as write_token};
 
 use access::{Tenant, Tenants};
-use analysis::Desk;
-use approvals::Approvals;
 use counters::Counters;
 use streams::Streams;
+use web::Web;
 
 use crate::config::ServeConfig;
 use crate::progress::Progress;
@@ -69,6 +69,7 @@ struct Shared {
     /// intermediate forms of a span in memory.
     decoding: Arc<Semaphore>,
     streams: Streams,
+    web: Web,
 }
 
 impl Server {
@@ -94,11 +95,14 @@ impl Server {
         let mut writers = Vec::with_capacity(tenants.len());
         let mut open = Vec::with_capacity(tenants.len());
         for access in tenants {
+            if access.token_sha256.is_none() {
+                open.push(Tenant::new(access, None));
+                continue;
+            }
             match store_writer::start(&access, &config, &counters) {
                 Ok((writer, thread)) => {
                     writers.push(thread);
-                    let approvals = Approvals::new(access.approvals.clone());
-                    open.push(Tenant { access, writer, desk: Desk::new(), approvals });
+                    open.push(Tenant::new(access, Some(writer)));
                 }
                 // One tenant's store is no reason to turn the others away.
                 Err(error) if several => tracing::error!("tenant `{}` is not served: {error}", access.tenant_id),
@@ -115,6 +119,7 @@ impl Server {
             counters,
             decoding: Arc::new(Semaphore::new(threads)),
             streams: Streams::new(config.max_connections),
+            web: Web::default(),
             config,
         };
         Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })
@@ -173,11 +178,16 @@ impl Server {
 }
 
 fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/traces", post(traces::receive))
-        .route("/v1/annotations", post(annotations::receive))
-        .route("/v1/analysis", get(analysis::answer))
+    let receiver = match shared.tenants.receive() {
+        true => Router::new()
+            .route("/v1/traces", post(traces::receive))
+            .route("/v1/annotations", post(annotations::receive))
+            .route("/v1/analysis", get(analysis::answer)),
+        false => Router::new(),
+    };
+    receiver
         .route("/healthz", get(|| async { "ok\n" }))
-        .fallback(|| async { refusal::no_such_path() })
+        .merge(web::routes())
+        .fallback(web::no_such_path)
         .with_state(shared)
 }
