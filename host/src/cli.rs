@@ -3,6 +3,7 @@
 mod authoring;
 mod models;
 mod plugins;
+mod review;
 mod runs;
 mod serve;
 mod telemetry;
@@ -10,6 +11,9 @@ mod telemetry;
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use plugins::{KeygenArgs, SignArgs};
+pub use review::{
+    ApprovalArgs, DecideArgs, EditArgs, ItemArgs, ListArgs, RestoreArgs, ReviewArgs, ReviewCommand, ReviewExportArgs,
+};
 pub use runs::{RunsArgs, RunsCommand};
 pub use serve::ServeArgs;
 pub use telemetry::{AnnotateArgs, ImportArgs, MarkArgs, PruneArgs, ServerArgs, StoreArgs, SyncArgs};
@@ -176,6 +180,18 @@ Examples:
         after_help = "Example:\n  tunesmith export --base-model models/SmolLM2-135M --adapter outputs/adapters/mine --out mine.gguf"
     )]
     Export(ExportArgs),
+    /// Decide on what was generated: one at a time on a terminal, or item by item
+    #[command(after_help = "\
+Examples:
+  tunesmith review
+  tunesmith review list --state pending --agent-type routing
+  tunesmith review approve 12-ab12cd34 13-0f56ef78
+  tunesmith review reject 14-9a3b11c2 --reason 'nobody asks this'
+  tunesmith review export --approved --output approved.jsonl
+
+An item is named by its handle, 12-ab12cd34: its number, and the first digits of the SHA-256 of its text. So a
+decision is on the very text that was seen.")]
+    Review(ReviewArgs),
     /// Look at plugins; start, check and test one's own
     #[command(subcommand)]
     Plugins(PluginsCommand),

@@ -9,9 +9,10 @@ use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::memory::OutOfMemory;
-use crate::people::PeopleError;
+use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::review::ReviewError;
 use crate::runs::RunsError;
 use crate::server::ServerError;
 use crate::synthetic::SyntheticError;
@@ -48,6 +49,12 @@ pub enum HostError {
     /// The file of people.
     #[error(transparent)]
     People(#[from] PeopleError),
+    /// Somebody's role is not enough.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// What a reviewer gave on a terminal.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// The record of a run.
     #[error(transparent)]
     Runs(#[from] RunsError),

@@ -13,6 +13,7 @@ mod conversations;
 mod embedding;
 mod frozen_plugins;
 mod generating;
+mod generators;
 mod gpu;
 mod gpu_faults;
 mod home;

@@ -193,10 +193,6 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("plugins sign --key", "plugins sign own.wasm --key {}", "key"),
 ];
 
-/// Arguments of paths that are the operator's, or refused where there is one.
-const OF_OPERATOR: [&str; 6] =
-    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
-
 /// Of all commands: the argument, the line, and what of `beta`'s it is tried with.
 fn paths() -> Vec<(String, String, &'static str)> {
     let of_run = |(command, (flag, of_beta)): (&str, (&str, &'static str))| {
@@ -206,6 +202,9 @@ fn paths() -> Vec<(String, String, &'static str)> {
     let others = PATHS.iter().map(|&(name, line, of_beta)| (name.to_owned(), line.to_owned(), of_beta));
     of_runs.chain(others).collect()
 }
+/// Arguments of paths that are the operator's, or refused where there is one.
+const OF_OPERATOR: [&str; 6] =
+    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
 
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {
@@ -285,6 +284,8 @@ fn no_key_of_a_configuration_leads_to_another_tenant() {
         "[telemetry]\nimport = [\"traces.jsonl\", \"../beta/traces.jsonl\"]",
         "[telemetry]\nphoenix_api_key_file = \"../beta/key\"",
         "[telemetry]\nphoenix_url = \"http://127.0.0.1:9\"",
+        "[synthetic]\nsynthetic_api_key_file = \"../beta/key\"",
+        "[synthetic]\nsynthetic_url = \"http://127.0.0.1:9/v1\"",
         "[compute]\ncuda_libs = \"../../libraries\"",
         "[plugins]\nextractor = \"../beta/plugin.wasm\"",
         "[plugins]\nformatter = \"../beta/plugin.wasm\"",

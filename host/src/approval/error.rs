@@ -11,6 +11,9 @@ pub enum ApprovalError {
     #[error("there is no approval store `{path}`: nothing was generated for review yet", path = path.display())]
     NotFound { path: PathBuf },
 
+    #[error("`{path}` is there already: put it aside, or restore to another file with `--approvals`", path = path.display())]
+    Exists { path: PathBuf },
+
     #[error("cannot make the folder `{path}` of the approval store ({source}): name another with `--approvals`", path = path.display())]
     Folder { path: PathBuf, source: std::io::Error },
 

@@ -19,4 +19,4 @@ pub use content::{Content, kind_name};
 pub use decision::{Action, Channel, Decision, Event, Refused, Seen, State, Verdict};
 pub use error::ApprovalError;
 pub use item::{Batch, BatchSummary, Candidate, Counts, Item, Near, NearTo, NewBatch, Parent};
-pub use store::{ApprovalStore, Cursor, Filter, Page, store_beside};
+pub use store::{ApprovalStore, Cursor, Exported, Filter, Page, Restored, store_beside};

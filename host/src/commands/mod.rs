@@ -15,6 +15,7 @@ mod merge;
 mod plan;
 mod plugins;
 mod prune;
+mod review;
 mod runs;
 mod serve;
 mod sync;
@@ -109,6 +110,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Embed(args) => embed::run(scope, args, json),
         Command::Merge(args) => merge::run(scope, &args),
         Command::Export(args) => export::run(scope, &args),
+        Command::Review(args) => review::run(scope, args),
         Command::Plugins(command) => plugins::run(scope, command),
         Command::Doctor(args) => doctor::run(scope, args),
     }

@@ -68,8 +68,8 @@ struct Shared {
     /// Requests that are inflated and decoded at once: as many as there are processors, and so many at the most of the
     /// intermediate forms of a span in memory.
     decoding: Arc<Semaphore>,
-    streams: Streams,
     web: Web,
+    streams: Streams,
 }
 
 impl Server {
@@ -118,8 +118,8 @@ impl Server {
             stopping,
             counters,
             decoding: Arc::new(Semaphore::new(threads)),
-            streams: Streams::new(config.max_connections),
             web: Web::default(),
+            streams: Streams::new(config.max_connections),
             config,
         };
         Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })

@@ -51,6 +51,10 @@ pub(super) struct ItemRecord {
 pub(super) struct Lines(Vec<u8>);
 
 impl Lines {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn push(&mut self, record: &Record) {
         // Our own types: none of them has what JSON has not.
         let _ = serde_json::to_writer(&mut self.0, record);
@@ -66,6 +70,11 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn beside(store: &Path) -> Self {
         Self { path: store.with_extension("journal.jsonl") }
+    }
+
+    /// Whether it is the file at `path`.
+    pub(super) fn is(&self, path: &Path) -> bool {
+        matches!((self.path.canonicalize(), path.canonicalize()), (Ok(own), Ok(other)) if own == other)
     }
 
     /// Adds lines, and returns how long the file was before. Writers come one at a time: they hold the store's lock.
@@ -115,11 +124,12 @@ pub(super) fn read(path: &Path) -> Result<(Vec<Record>, usize), ApprovalError> {
     let failed = |source| ApprovalError::Journal { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let (mut records, mut broken) = (Vec::new(), 0);
-    for line in BufReader::new(file).lines() {
+    // Bytes: what is damaged need not be text.
+    for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(failed)?;
-        match serde_json::from_str(&line) {
+        match serde_json::from_slice(&line) {
             Ok(record) => records.push(record),
-            Err(_) if line.trim().is_empty() => {}
+            Err(_) if line.trim_ascii().is_empty() => {}
             Err(_) => broken += 1,
         }
     }

@@ -1,6 +1,7 @@
 //! One SQLite file of batches, items and events, and beside it a journal of the same in JSON lines.
 
 mod decide;
+mod export;
 mod journal;
 mod read;
 mod schema;
@@ -15,7 +16,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::ApprovalError;
 use journal::Journal;
 
+pub use export::Exported;
 pub use read::{Cursor, Filter, Page};
+pub use submit::Restored;
 
 /// For other writers; a reviewer would look for what is wrong after that.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -139,14 +142,15 @@ impl ApprovalStore {
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| error(path, cause))?;
         let mut lines = journal::Lines::default();
         let done = work(&transaction, &mut lines)?;
-        let written = journal.append(&lines)?;
-        match transaction.commit() {
-            Ok(()) => Ok(done),
-            Err(cause) => {
-                journal.take_back(written);
-                Err(error(path, cause))
+        let written = if lines.is_empty() { None } else { Some(journal.append(&lines)?) };
+        // Not `commit`, which would let the next writer in before the journal is as it was.
+        transaction.execute_batch("COMMIT").map_err(|cause| {
+            if let Some(length) = written {
+                journal.take_back(length);
             }
-        }
+            error(path, cause)
+        })?;
+        Ok(done)
     }
 }
 

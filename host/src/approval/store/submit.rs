@@ -1,6 +1,6 @@
 //! Batches come in, and are made again from a journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::{Connection, params};
@@ -70,28 +70,95 @@ impl ApprovalStore {
         })
     }
 
-    /// Makes a store at `path` of what a journal has, and says how many of its lines were unfinished. Of two lines for one event
-    /// the later counts: the transaction of the earlier was never committed.
+    /// Makes a store at `path`, where there is none, of what a journal has.
     ///
     /// # Errors
-    /// [`ApprovalError::Journal`], and those of [`ApprovalStore::open_or_create`].
-    pub fn restore(path: &Path, journal: &Path) -> Result<(Self, usize), ApprovalError> {
-        let (records, broken) = journal::read(journal)?;
-        let mut last = BTreeMap::new();
-        for record in records {
-            let key = match &record {
-                Record::Batch(batch) => (0, batch.id),
-                Record::Item(item) => (1, item.id),
-                Record::Event(event) => (2, event.id),
-            };
-            last.insert(key, record);
+    /// [`ApprovalError::Exists`], [`ApprovalError::Journal`], and those of [`ApprovalStore::open_or_create`]: there is no store
+    /// then.
+    pub fn restore(path: &Path, journal: &Path) -> Result<(Self, Restored), ApprovalError> {
+        if path.exists() {
+            return Err(ApprovalError::Exists { path: path.to_owned() });
         }
+        let (records, unfinished) = journal::read(journal)?;
+        let records = committed(records);
+        let count = |kind| records.range((kind, i64::MIN)..=(kind, i64::MAX)).count();
+        let restored = Restored { batches: count(BATCH), items: count(ITEM), events: count(EVENT), unfinished };
         let mut store = Self::open_or_create(path)?;
         let own = store.path.clone();
-        store.write(|connection, lines| {
-            last.into_values().try_for_each(|record| put(connection, &own, lines, record))
-        })?;
-        Ok((store, broken))
+        // The lines of the journal beside the store stay what they are.
+        let is_own = store.journal.is(journal);
+        let written = store.write(|connection, lines| {
+            records.into_values().try_for_each(|record| put(connection, &own, lines, record))?;
+            if is_own {
+                *lines = Lines::default();
+            }
+            Ok(())
+        });
+        match written {
+            Ok(()) => Ok((store, restored)),
+            Err(error) => {
+                drop(store);
+                for file in ["", "-wal", "-shm"] {
+                    let _ = std::fs::remove_file(format!("{}{file}", path.display())); // it may not be there
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What a journal gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// Batches.
+    pub batches: usize,
+    /// Items.
+    pub items: usize,
+    /// Events, of which an item has one for its submission.
+    pub events: usize,
+    /// Lines that a killed writer left unfinished.
+    pub unfinished: usize,
+}
+
+const BATCH: u8 = 0;
+const ITEM: u8 = 1;
+const EVENT: u8 = 2;
+
+/// What the store had. A writer that is killed between the journal and its commit leaves lines of a transaction that never was;
+/// the next transaction gives their numbers anew, so that each number voids all those of its kind that are not below it.
+fn committed(records: Vec<Record>) -> BTreeMap<(u8, i64), Record> {
+    let mut kept = BTreeMap::new();
+    for record in records {
+        let (kind, id) = match &record {
+            Record::Batch(batch) => (BATCH, batch.id),
+            Record::Item(item) => (ITEM, item.id),
+            Record::Event(event) => (EVENT, event.id),
+        };
+        let void: Vec<_> = kept.range((kind, id)..=(kind, i64::MAX)).map(|(key, _)| *key).collect();
+        for key in void {
+            kept.remove(&key);
+        }
+        kept.insert((kind, id), record);
+    }
+    // An item whose submission is void is, too.
+    let submitted: BTreeSet<i64> = kept.values().filter_map(submitted).collect();
+    kept.retain(|_, record| !matches!(record, Record::Item(item) if !submitted.contains(&item.id)));
+    let filled: BTreeSet<i64> = kept.values().filter_map(batch_of).collect();
+    kept.retain(|_, record| !matches!(record, Record::Batch(batch) if !filled.contains(&batch.id)));
+    kept
+}
+
+fn submitted(record: &Record) -> Option<i64> {
+    match record {
+        Record::Event(event) if event.action == Action::Submitted => Some(event.item),
+        _ => None,
+    }
+}
+
+fn batch_of(record: &Record) -> Option<i64> {
+    match record {
+        Record::Item(item) => Some(item.batch),
+        _ => None,
     }
 }
 

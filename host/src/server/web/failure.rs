@@ -113,6 +113,7 @@ impl From<ApprovalError> for Failure {
                 "The approval store is damaged. Nothing was stored: who runs this server finds in its log what to do.",
             ),
             ApprovalError::NotFound { .. }
+            | ApprovalError::Exists { .. }
             | ApprovalError::Folder { .. }
             | ApprovalError::NotAStore { .. }
             | ApprovalError::NewerSchema { .. }
