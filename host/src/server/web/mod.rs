@@ -9,6 +9,7 @@
 //! - A page that says no says that nothing was stored.
 
 mod assets;
+mod bulk;
 mod csrf;
 mod decide;
 mod diff;
@@ -58,6 +59,9 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/review/items", get(items::show))
         .route("/review/items/{id}", get(item::show))
         .route("/review/items/{id}/decide", post(decide::decide))
+        .route("/review/bulk", get(bulk::show).post(bulk::start))
+        .route("/review/bulk/finish", post(bulk::finish))
+        .route("/review/bulk/cancel", post(bulk::cancel))
         .route("/review/keys", get(layout::keys_page))
         .route("/people", get(people::show))
         .merge(runs::routes())

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use super::bulk::Bulk;
 use super::csrf::Csrf;
 use super::failure::Failure;
 use super::login;
@@ -44,6 +45,7 @@ pub(super) struct Session {
     since: Instant,
     flash: Option<String>,
     last: Option<Last>,
+    bulk: Option<Arc<Bulk>>,
 }
 
 /// The decision that undo takes back.
@@ -66,6 +68,7 @@ pub(super) struct SignedIn {
     /// What the request before has to say.
     pub(super) flash: Option<String>,
     pub(super) last: Option<Last>,
+    pub(super) bulk: Option<Arc<Bulk>>,
     pub(super) key: Key,
 }
 
@@ -94,6 +97,7 @@ impl Sessions {
             since: Instant::now(),
             flash: None,
             last: None,
+            bulk: None,
         };
         let mut sessions = self.lock();
         sessions.retain(|_, session| session.lives(Instant::now()));
@@ -121,6 +125,10 @@ impl Sessions {
 
     pub(super) fn set_last(&self, key: &Key, last: Option<Last>) {
         self.change(key, |session| session.last = last);
+    }
+
+    pub(super) fn set_bulk(&self, key: &Key, bulk: Option<Arc<Bulk>>) {
+        self.change(key, |session| session.bulk = bulk);
     }
 
     fn change<T>(&self, key: &Key, change: impl FnOnce(&mut Session) -> T) -> Option<T> {
@@ -185,8 +193,8 @@ fn signed_in(parts: &Parts, shared: &Shared) -> Result<Option<SignedIn>, Failure
     if parts.method == Method::GET {
         sessions.change(&key, |session| session.flash = None);
     }
-    let Session { csrf, flash, last, .. } = session;
-    Ok(Some(SignedIn { tenant, person, csrf, flash, last, key }))
+    let Session { csrf, flash, last, bulk, .. } = session;
+    Ok(Some(SignedIn { tenant, person, csrf, flash, last, bulk, key }))
 }
 
 #[cfg(test)]
