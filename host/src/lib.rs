@@ -8,6 +8,7 @@ pub mod compute;
 pub mod config;
 pub mod dataset;
 pub mod error;
+mod http;
 pub mod memory;
 pub mod people;
 pub mod phoenix;

@@ -23,7 +23,7 @@ pub struct RunDir {
 }
 
 /// In the name of a folder that is being filled.
-const UNFINISHED: &str = ".unfinished-";
+pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 /// The folder of a run's folder that is there only while it trains.
 const CHECKPOINT_DIR: &str = "checkpoint";

@@ -395,7 +395,7 @@ fn a_token_reaches_its_own_tenants_store_and_no_other() {
     let home = Home::empty();
     let access = |name: &str| TenantAccess {
         tenant_id: name.to_owned(),
-        token_sha256: token_sha256(&format!("the token of {name}")),
+        token_sha256: Some(token_sha256(&format!("the token of {name}"))),
         store: home.path(name).join("telemetry.sqlite"),
         approvals: home.path(name).join("approvals.sqlite"),
         people: home.path(name).join("people.toml"),
@@ -445,7 +445,7 @@ fn a_token_reaches_its_own_tenants_store_and_no_other() {
         refused(vec![access("acme"), same_store]),
         "the tenants `acme` and `other` have the same store: give each its own"
     );
-    let same_token = TenantAccess { token_sha256: token_sha256("the token of acme"), ..access("other") };
+    let same_token = TenantAccess { token_sha256: Some(token_sha256("the token of acme")), ..access("other") };
     assert_eq!(
         refused(vec![access("acme"), same_token]),
         "the tenants `acme` and `other` have the same token: give each its own"

@@ -160,7 +160,7 @@ pub(crate) fn post(address: &str, path: &str, headers: &str, body: &[u8]) -> std
     answered(stream)
 }
 
-pub(crate) fn answered(mut stream: TcpStream) -> std::io::Result<Answered> {
+pub(crate) fn answered(mut stream: impl Read) -> std::io::Result<Answered> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let broken = || std::io::Error::other(String::from_utf8_lossy(&bytes).into_owned());

@@ -208,6 +208,9 @@ fn paths() -> Vec<(String, String, &'static str)> {
     let others = PATHS.iter().map(|&(name, line, of_beta)| (name.to_owned(), line.to_owned(), of_beta));
     of_runs.chain(others).collect()
 }
+/// Arguments of paths that are the operator's, or refused where there is one.
+const OF_OPERATOR: [&str; 6] =
+    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
 
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {
@@ -223,7 +226,7 @@ fn every_argument_that_takes_a_path_is_tried() {
         commands.extend(command.get_subcommands().map(sub));
     }
     // Whose file it is, the operator says; and of all tenants at once none is named.
-    for of_operator in ["--operator", "serve --config", "serve --store", "serve --token-file"] {
+    for of_operator in OF_OPERATOR {
         assert!(all.remove(of_operator), "{of_operator}");
     }
     let tried: BTreeSet<_> = paths().into_iter().map(|(name, ..)| name).collect();
@@ -287,6 +290,8 @@ fn no_key_of_a_configuration_leads_to_another_tenant() {
         "[telemetry]\nimport = [\"traces.jsonl\", \"../beta/traces.jsonl\"]",
         "[telemetry]\nphoenix_api_key_file = \"../beta/key\"",
         "[telemetry]\nphoenix_url = \"http://127.0.0.1:9\"",
+        "[synthetic]\nsynthetic_api_key_file = \"../beta/key\"",
+        "[synthetic]\nsynthetic_url = \"http://127.0.0.1:9/v1\"",
         "[compute]\ncuda_libs = \"../../libraries\"",
         "[plugins]\nextractor = \"../beta/plugin.wasm\"",
         "[plugins]\nformatter = \"../beta/plugin.wasm\"",

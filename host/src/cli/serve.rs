@@ -8,8 +8,8 @@ use crate::config::ServeOptions;
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Take in spans over OTLP/HTTP at /v1/traces, and feedback at /v1/annotations
-    #[arg(long, required = true)]
+    /// Besides the review, take in spans over OTLP/HTTP at /v1/traces, and feedback at /v1/annotations
+    #[arg(long)]
     pub otlp: bool,
     /// How.
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `tunesmith serve`: receives telemetry until it is told to end.
+//! `tunesmith serve`: pages for those who review, and with `--otlp` the receiver of telemetry, until it is told to end.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use super::Answer;
 use crate::cli::{ScopeArgs, ServeArgs};
 use crate::config::{self, ConfigError, Options, ReviewConfig, RunConfig, ServeConfig};
 use crate::error::HostError;
+use crate::people::{People, Person, Role};
 use crate::progress::Progress;
 use crate::server::{self, Question, RunConfigOf, Server, TenantAccess};
 use crate::tenants::{Operator, Scope};
@@ -16,7 +17,10 @@ use crate::tenants::{Operator, Scope};
 /// A tenant, and where its clients find their token.
 struct Served {
     access: TenantAccess,
-    token_file: PathBuf,
+    /// None where no telemetry is received.
+    token_file: Option<PathBuf>,
+    /// Where the token of a person is, made because there was nobody.
+    review_token: Option<PathBuf>,
 }
 
 pub(super) fn run(scope: &ScopeArgs, args: ServeArgs, json: bool, progress: &Progress) -> Result<Answer, HostError> {
@@ -42,22 +46,24 @@ fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<Serving, HostEr
     let config = ServeConfig::new(&options)?;
     let store = config::store_path(&options)?;
     let token_file = config.token_file.clone().unwrap_or_else(|| server::file_beside(&store));
-    let token = server::read_or_make(&token_file, config.token_file.is_none())?;
+    let token = args.otlp.then(|| server::read_or_make(&token_file, config.token_file.is_none())).transpose()?;
     let review = ReviewConfig::new(&options)?;
     let access = TenantAccess {
         tenant_id: config::tenant_id(&options)?,
-        token_sha256: server::token_sha256(&token),
+        token_sha256: token.as_deref().map(server::token_sha256),
         store,
         store_quota: config.store_quota,
         output_dir: config::output_dir(&options),
         approvals: review.approvals,
         people: review.people,
     };
+    let token_file = args.otlp.then_some(token_file);
+    let review_token = somebody(&access.people)?;
     let run_config = move |_: &str, question: &Question| {
         let (options, _) = scope.load(args.store.config.as_deref(), &asked(question, args.store.options()))?;
         Ok(RunConfig::new(options)?)
     };
-    Ok((config, vec![Served { access, token_file }], Box::new(run_config)))
+    Ok((config, vec![Served { access, token_file, review_token }], Box::new(run_config)))
 }
 
 /// All tenants of the operator's file, or the one that is named. What is wrong with one is told, and the others are served.
@@ -72,11 +78,17 @@ fn of_operator(operator: Operator, tenant_id: Option<&str>, args: ServeArgs) -> 
         let want = "each tenant has its own: leave it out, or set it in the operator's file".to_owned();
         return Err(ConfigError::Invalid { key, value: "given".to_owned(), want }.into());
     }
+    let tls = [("tls_cert", args.serve.tls_cert.is_some()), ("tls_key", args.serve.tls_key.is_some())];
+    if let Some((key, _)) = tls.into_iter().find(|(_, given)| *given) {
+        let want =
+            "all tenants are reached by one: leave it out, and set it in `[serve]` of the operator's file".to_owned();
+        return Err(ConfigError::Invalid { key, value: "given".to_owned(), want }.into());
+    }
     let config = ServeConfig::new(&Options { serve: operator.serving(&args.serve)?, ..Options::default() })?;
     let ids: Vec<_> = tenant_id.map_or_else(|| operator.names().collect(), |id| vec![id]);
     let (mut served, mut failed) = (Vec::new(), None);
     for id in ids {
-        match of_tenant(&operator, id) {
+        match of_tenant(&operator, id, args.otlp) {
             Ok(tenant) => served.push(tenant),
             Err(error) => {
                 tracing::error!("tenant `{id}` is not served: {}", error.describe());
@@ -100,7 +112,7 @@ fn asked(question: &Question, options: Options) -> Options {
     Options { agent_type, project, ..options }
 }
 
-fn of_tenant(operator: &Operator, id: &str) -> Result<Served, HostError> {
+fn of_tenant(operator: &Operator, id: &str, otlp: bool) -> Result<Served, HostError> {
     let tenant = operator.tenant(id)?;
     let (given, folder, store_quota) = (tenant.token_file.clone(), tenant.folder.clone(), tenant.granted.store_quota);
     let scope = Scope::Tenant(Box::new(tenant));
@@ -109,8 +121,8 @@ fn of_tenant(operator: &Operator, id: &str) -> Result<Served, HostError> {
     if given.is_none() {
         scope.check_write("serve.token", &token_file)?;
     }
-    let token = server::read_or_make(&token_file, given.is_none())?;
-    let token_sha256 = server::token_sha256(&token);
+    let token = otlp.then(|| server::read_or_make(&token_file, given.is_none())).transpose()?;
+    let token_sha256 = token.as_deref().map(server::token_sha256);
     let review = ReviewConfig::new(&options)?;
     let access = TenantAccess {
         tenant_id: id.to_owned(),
@@ -121,42 +133,76 @@ fn of_tenant(operator: &Operator, id: &str) -> Result<Served, HostError> {
         approvals: review.approvals,
         people: review.people,
     };
-    Ok(Served { access, token_file })
+    if People::open(&access.people)?.is_empty() {
+        tracing::warn!("nobody may review for tenant `{id}`: `tunesmith people add NAME --role admin --tenant {id}`");
+    }
+    Ok(Served { access, token_file: otlp.then_some(token_file), review_token: None })
+}
+
+/// Where there is nobody, the owner of this account becomes the first, and their token is written beside the file of people.
+fn somebody(people: &Path) -> Result<Option<PathBuf>, HostError> {
+    let file = server::review_file_beside(people);
+    let mut people = People::open(people)?;
+    if !people.is_empty() {
+        return Ok(None);
+    }
+    let account = Person::of_terminal();
+    let token = people.add(account.name(), Role::Admin)?;
+    match server::write_token(&file, &token) {
+        Ok(()) => Ok(Some(file)),
+        Err(error) => {
+            people.remove(account.name())?; // nobody could ever sign in as them
+            Err(error.into())
+        }
+    }
 }
 
 /// Says where to send to, while it is already heard there.
 fn announce(server: &Server, served: &[Served], json: bool) {
     let address = server.address();
-    if !address.ip().is_loopback() {
-        tracing::warn!("`{address}` is reached from other machines, and tokens come unencrypted: put TLS before it");
+    if !address.ip().is_loopback() && !server.is_encrypted() {
+        tracing::warn!(
+            "`{address}` is reached from other machines, and tokens come unencrypted: name a certificate with \
+             `--tls-cert` and `--tls-key`, or put TLS before it"
+        );
     }
-    let endpoint = format!("http://{address}");
+    let endpoint = format!("{}://{address}", if server.is_encrypted() { "https" } else { "http" });
+    let review = format!("{endpoint}/");
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let text = match (json, served) {
-        (true, _) => {
-            let tenant = |Served { access, token_file }: &Served| {
-                let (id, token_file) = (&access.tenant_id, absolute(token_file));
-                serde_json::json!({ "tenant_id": id, "store": access.store, "token_file": token_file })
+    let text = match json {
+        true => {
+            let tenant = |Served { access, token_file, review_token }: &Served| {
+                serde_json::json!({
+                    "tenant_id": access.tenant_id,
+                    "store": access.store,
+                    "token_file": token_file.as_deref().map(absolute),
+                    "review_token_file": review_token.as_deref().map(absolute),
+                })
             };
             let tenants: Vec<_> = served.iter().map(tenant).collect();
-            serde_json::json!({ "listening": address, "endpoint": endpoint, "tenants": tenants }).to_string()
+            serde_json::json!({ "listening": address, "endpoint": endpoint, "review": review, "tenants": tenants })
+                .to_string()
         }
-        (false, [Served { access, token_file }]) => format!(
-            "listening at {endpoint}, store: {}\n\n{}",
-            access.store.display(),
-            how_to_send(&endpoint, &absolute(token_file).display().to_string())
-        ),
-        (false, _) => {
-            let tenant = |Served { access, token_file }: &Served| {
-                format!(
-                    "{}: store {}, token {}\n",
-                    access.tenant_id,
-                    access.store.display(),
-                    absolute(token_file).display()
-                )
+        false => {
+            let shown = |path: &Option<PathBuf>| path.as_deref().map(|path| absolute(path).display().to_string());
+            let (start, token_file) = match served {
+                [Served { access, token_file, .. }] => {
+                    (format!("listening at {endpoint}, store: {}\n", access.store.display()), shown(token_file))
+                }
+                _ => {
+                    let tenant = |Served { access, token_file, .. }: &Served| {
+                        let token = shown(token_file).map(|file| format!(", token {file}")).unwrap_or_default();
+                        format!("{}: store {}{token}\n", access.tenant_id, access.store.display())
+                    };
+                    let tenants: String = served.iter().map(tenant).collect();
+                    let receives = served.iter().any(|served| served.token_file.is_some());
+                    (format!("listening at {endpoint}, tenants:\n{tenants}"), receives.then(|| "TOKEN FILE".to_owned()))
+                }
             };
-            let tenants: String = served.iter().map(tenant).collect();
-            format!("listening at {endpoint}, tenants:\n{tenants}\n{}", how_to_send(&endpoint, "TOKEN FILE"))
+            let send = token_file.map(|file| format!("\n{}", how_to_send(&endpoint, &file))).unwrap_or_default();
+            let sign_in = served.iter().find_map(|served| shown(&served.review_token));
+            let sign_in = sign_in.map(|file| format!("  sign in with the token in {file}\n")).unwrap_or_default();
+            format!("{start}{send}\nreview at {review}\n{sign_in}")
         }
     };
     let mut stdout = std::io::stdout();

@@ -80,7 +80,9 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let telemetry = &mut options.telemetry;
     let imports = telemetry.import.iter_mut().flatten();
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
-    let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut options.serve.token_file);
+    let serve = &mut options.serve;
+    let tls = serve.tls_cert.iter_mut().chain(&mut serve.tls_key);
+    let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut serve.token_file).chain(tls);
     let key = key.chain(&mut options.synthetic.synthetic_api_key_file);
     let review = options.review.approvals.iter_mut().chain(&mut options.review.people);
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders).chain(review) {

@@ -29,7 +29,7 @@ pub use options::{
     ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
 };
 pub use review::ReviewConfig;
-pub use serve::{ServeConfig, ServeOptions};
+pub use serve::{ServeConfig, ServeOptions, TlsFiles};
 pub use synthetic::{EndpointConfig, GeneratorChoice, SyntheticConfig, SyntheticOptions};
 
 use crate::compute::ComputeConfig;

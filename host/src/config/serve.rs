@@ -38,6 +38,12 @@ pub struct ServeOptions {
     /// Longest time for a request to arrive, and then to be stored [default: 30]
     #[arg(long, env = "TUNESMITH_REQUEST_TIMEOUT_S", value_name = "S")]
     pub request_timeout_s: Option<NonZeroU32>,
+    /// Certificates in PEM, the server's own first: it is reached by `https` then, and by nothing else
+    #[arg(long, env = "TUNESMITH_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the first certificate, in PEM
+    #[arg(long, env = "TUNESMITH_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// What the server may take; every default filled in, every value checked.
@@ -59,6 +65,17 @@ pub struct ServeConfig {
     pub max_connections: usize,
     /// For a request's head, for its body, and for storing it.
     pub request_timeout: Duration,
+    /// By what the server proves who it is; none means that connections are not encrypted.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate and its key, each a PEM file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate, then those that vouch for it.
+    pub cert: PathBuf,
+    /// The key of the first.
+    pub key: PathBuf,
 }
 
 impl ServeConfig {
@@ -90,7 +107,18 @@ impl ServeConfig {
             queue_memory: in_memory(queue_memory),
             max_connections: own.max_connections.map_or(256, |n| n.get() as usize),
             request_timeout: Duration::from_secs(own.request_timeout_s.map_or(30, |s| s.get().into())),
+            tls: tls(own)?,
         })
+    }
+}
+
+fn tls(own: &ServeOptions) -> Result<Option<TlsFiles>, ConfigError> {
+    let missing = |key, remedy: &str| Err(ConfigError::Missing { key, remedy: remedy.to_owned() });
+    match (own.tls_cert.clone(), own.tls_key.clone()) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (Some(_), None) => missing("serve.tls_key", "name the file with the certificate's key with `--tls-key`"),
+        (None, Some(_)) => missing("serve.tls_cert", "name the file with the key's certificate with `--tls-cert`"),
     }
 }
 
@@ -132,7 +160,26 @@ mod tests {
                 queue_memory: 128 << 20,
                 max_connections: 256,
                 request_timeout: Duration::from_secs(30),
+                tls: None,
             }
+        );
+    }
+
+    #[test]
+    fn a_certificate_goes_with_a_key() {
+        let with = |tls_cert: Option<&str>, tls_key: Option<&str>| {
+            let (tls_cert, tls_key) = (tls_cert.map(PathBuf::from), tls_key.map(PathBuf::from));
+            config(ServeOptions { tls_cert, tls_key, ..ServeOptions::default() }).map(|config| config.tls)
+        };
+        let (cert, key) = ("cert.pem".into(), "key.pem".into());
+        assert_eq!(with(Some("cert.pem"), Some("key.pem")), Ok(Some(TlsFiles { cert, key })));
+        assert_eq!(
+            with(Some("cert.pem"), None),
+            Err("`serve.tls_key` is not set: name the file with the certificate's key with `--tls-key`".to_owned())
+        );
+        assert_eq!(
+            with(None, Some("key.pem")),
+            Err("`serve.tls_cert` is not set: name the file with the key's certificate with `--tls-cert`".to_owned())
         );
     }
 

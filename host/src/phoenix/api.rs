@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Connection, Server};
+use super::client::{ATTEMPTS, Connection, Server};
 use super::error::PhoenixError;
-use super::retry::ATTEMPTS;
 
 /// The most that Phoenix gives of spans and takes of their ids. A reader that asks for 50 at a time costs the server four
 /// times as much.

@@ -5,20 +5,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
 use super::error::PhoenixError;
-use super::retry::pause;
+use crate::http::{client, innermost, is_temporary, pause, quoted, retry_after};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A page of 1,000 spans takes Phoenix 0.4 s; a busy one gets this long for one answer.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// An answer. 1,000 spans of a chatty agent are some 10 MB.
 const MOST_BYTES: u64 = 256 << 20;
-/// Bytes of a server's own words. Phoenix lists the spans that it lacks, at 18 bytes a span: a page has 1,000.
-const QUOTED: u64 = 20_000;
+/// Attempts of one request. The last one starts some 8 s after the first: a server that restarts takes longer, and a run
+/// that waits for it should say so.
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// Where a Phoenix server is, and by which key it is read.
 #[derive(Clone)]
@@ -84,12 +84,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Requests are tried `attempts` times.
     pub(super) fn new(server: Server, attempts: u32) -> Result<Self, PhoenixError> {
-        // Fails where one is installed already, which is the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            .user_agent(concat!("tunesmith/", env!("CARGO_PKG_VERSION")))
+        let http = client(TIMEOUT)
             .build()
             .map_err(|error| PhoenixError::BadUrl { url: server.url().to_owned(), reason: error.to_string() })?;
         Ok(Self { http, server, attempts })
@@ -193,36 +188,9 @@ enum ReadError {
     Final(PhoenixError),
 }
 
-/// Whether the same request may succeed a little later.
-fn is_temporary(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// A server's answer in one line.
-fn quoted(response: Response) -> String {
-    let mut text = String::new();
-    let _ = response.take(QUOTED).read_to_string(&mut text); // as much as there is
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.is_empty() { "without a word".to_owned() } else { line }
-}
-
 /// An address for a message: a thousand span ids are none of it.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.to_string()
-}
-
-/// What it comes from: reqwest's own words are "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

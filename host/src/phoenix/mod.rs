@@ -7,7 +7,6 @@ mod api;
 mod client;
 mod error;
 mod mark;
-mod retry;
 mod sync;
 
 pub use api::Phoenix;

@@ -20,8 +20,8 @@ use crate::people::{People, Person};
 pub struct TenantAccess {
     /// For the log.
     pub tenant_id: String,
-    /// Of the token that its clients send.
-    pub token_sha256: [u8; 32],
+    /// Of the token that its clients send; none where no telemetry is received.
+    pub token_sha256: Option<[u8; 32]>,
     /// Its telemetry store.
     pub store: PathBuf,
     /// Its approval store.
@@ -37,9 +37,21 @@ pub struct TenantAccess {
 /// A tenant whose store is open.
 pub(super) struct Tenant {
     pub(super) access: TenantAccess,
-    pub(super) writer: StoreWriter,
+    writer: Option<StoreWriter>,
     pub(super) desk: Desk,
     pub(super) approvals: Approvals,
+}
+
+impl Tenant {
+    pub(super) fn new(access: TenantAccess, writer: Option<StoreWriter>) -> Self {
+        let approvals = Approvals::new(access.approvals.clone());
+        Self { access, writer, desk: Desk::new(), approvals }
+    }
+
+    /// What writes to its telemetry store.
+    pub(super) fn writer(&self) -> Result<&StoreWriter, Refusal> {
+        self.writer.as_ref().ok_or_else(Refusal::unauthenticated)
+    }
 }
 
 pub(super) struct Tenants(Vec<Arc<Tenant>>);
@@ -55,10 +67,22 @@ impl Tenants {
         let given = token::sha256(given);
         let mut found = u64::MAX;
         for (index, tenant) in (0..).zip(&self.0) {
-            found.conditional_assign(&index, tenant.access.token_sha256.ct_eq(&given));
+            if let Some(token) = &tenant.access.token_sha256 {
+                found.conditional_assign(&index, token.ct_eq(&given));
+            }
         }
         let tenant = usize::try_from(found).ok().and_then(|index| self.0.get(index));
         tenant.cloned().ok_or_else(Refusal::unauthenticated)
+    }
+
+    /// Whether telemetry is received for any.
+    pub(super) fn receive(&self) -> bool {
+        self.0.iter().any(|tenant| tenant.access.token_sha256.is_some())
+    }
+
+    /// By its name.
+    pub(super) fn named(&self, tenant_id: &str) -> Option<Arc<Tenant>> {
+        self.0.iter().find(|tenant| tenant.access.tenant_id == tenant_id).cloned()
     }
 
     /// Who the person is whose token a request has, and in whose reviews. The files of people are read each time: they are small, and
@@ -86,7 +110,7 @@ pub(super) fn check(tenants: &[TenantAccess]) -> Result<(), ServerError> {
     for (index, one) in tenants.iter().enumerate() {
         for other in &tenants[index + 1..] {
             let shared = match () {
-                () if one.token_sha256 == other.token_sha256 => "token",
+                () if one.token_sha256.is_some() && one.token_sha256 == other.token_sha256 => "token",
                 () if same_file(&one.store, &other.store) => "store",
                 () => continue,
             };

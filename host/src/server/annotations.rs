@@ -31,7 +31,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Response, Refusal> {
     let max = MOST_BYTES.min(shared.config.max_body);
     let admitted = shared.tenants.of(&head.headers).and_then(|tenant| {
         let compression = Compression::of(&head.headers)?;
-        tenant.writer.check_disk(0)?;
+        tenant.writer()?.check_disk(0)?;
         Ok((tenant, compression))
     });
     let (tenant, compression) = match admitted {
@@ -41,7 +41,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Response, Refusal> {
             return Err(refusal);
         }
     };
-    let mut room = tenant.writer.budget.room();
+    let mut room = tenant.writer()?.budget.room();
     let bytes = body::read(body, max, shared.config.request_timeout, &mut room).await?;
     let bytes = body::inflate(bytes, compression, max, &mut room)?;
     let value: Value = serde_json::from_slice(&bytes)
@@ -55,7 +55,7 @@ async fn take(shared: &Shared, request: Request) -> Result<Response, Refusal> {
     };
     let feedback = feedback?;
     let span_ids: Vec<_> = feedback.iter().map(|each| each.span_id.clone()).collect();
-    match tenant.writer.write(Work::Feedback(feedback), room).await? {
+    match tenant.writer()?.write(Work::Feedback(feedback), room).await? {
         Written::Feedback(annotated) if is_list => Ok(Json(annotated).into_response()),
         Written::Feedback(annotated) => Ok(Json(annotated.first()).into_response()),
         Written::UnknownSpan(index) => Err(unknown_span(&span_ids[index])),

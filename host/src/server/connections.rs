@@ -1,16 +1,23 @@
 //! Connections: how many, for how long, and how they end.
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::ServeConfig;
 
@@ -18,6 +25,13 @@ use crate::config::ServeConfig;
 const BUFFER: usize = 64 << 10;
 /// After a failure to accept, such as too many open files: ends by itself when a connection does.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sends a request, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) tls: bool,
+}
 
 /// What connections may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +48,13 @@ impl Limits {
 }
 
 /// Serves until `stop`, then ends each connection after the request that it is at.
-pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    encryption: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -49,13 +69,24 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         };
         tokio::select! {
             (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true); // a matter of 40 ms, not of being right
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+                    let routes = TowerToHyperService::new(router.clone());
+                    let peer = Peer { address: address.ip(), tls: encryption.is_some() };
+                    let service = service_fn(move |mut request: Request<Incoming>| {
+                        request.extensions_mut().insert(peer);
+                        routes.call(request)
+                    });
+                    let (builder, watcher, encryption) = (builder.clone(), graceful.watcher(), encryption.clone());
                     connections.spawn(async move {
-                        if let Err(error) = connection.await {
-                            tracing::debug!("a connection ended: {error}");
+                        match encryption {
+                            None => end(watcher.watch(builder.serve_connection(TokioIo::new(stream), service))).await,
+                            Some(encryption) => match encrypted(stream, &encryption, limits.timeout).await {
+                                Ok(stream) => {
+                                    end(watcher.watch(builder.serve_connection(TokioIo::new(stream), service))).await;
+                                }
+                                Err(error) => tracing::debug!("a connection ended in its handshake: {error}"),
+                            },
                         }
                         drop(place);
                     });
@@ -74,4 +105,16 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         tracing::warn!("{} connections did not end within {} s", connections.len(), limits.timeout.as_secs());
     }
     connections.shutdown().await;
+}
+
+async fn end(connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+/// The handshake has the time of a request's head.
+async fn encrypted(stream: TcpStream, encryption: &TlsAcceptor, within: Duration) -> io::Result<TlsStream<TcpStream>> {
+    let handshake = tokio::time::timeout(within, encryption.accept(stream));
+    handshake.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

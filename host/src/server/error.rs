@@ -19,6 +19,25 @@ pub enum ServerError {
     )]
     ShortToken { path: PathBuf },
 
+    #[error("cannot read `{path}` of `{flag}` ({source}): name a readable PEM file", path = path.display())]
+    TlsFile { flag: &'static str, path: PathBuf, source: std::io::Error },
+
+    #[error("`{path}` of `{flag}` {what}", path = path.display())]
+    TlsPem { flag: &'static str, path: PathBuf, what: String },
+
+    #[error(
+        "the key in `{key}` is not that of the first certificate in `{cert}`: name the two that were made together",
+        cert = cert.display(), key = key.display()
+    )]
+    TlsMismatch { cert: PathBuf, key: PathBuf },
+
+    #[error(
+        "the certificate in `{cert}` or its key in `{key}` can't be served ({source}): make them anew, such as by \
+         `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes`",
+        cert = cert.display(), key = key.display()
+    )]
+    Tls { cert: PathBuf, key: PathBuf, source: rustls::Error },
+
     /// What one tenant sends would be the other's.
     #[error("the tenants `{one}` and `{other}` have the same {shared}: give each its own")]
     Shared { shared: &'static str, one: String, other: String },

@@ -17,9 +17,13 @@ mod disk;
 mod error;
 mod refusal;
 mod room;
+pub mod run_folders;
 mod store_writer;
+mod streams;
+mod tls;
 mod token;
 mod traces;
+mod web;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -29,17 +33,18 @@ use std::thread::JoinHandle;
 use axum::Router;
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 pub use access::TenantAccess;
 pub use analysis::{Question, RunConfigOf};
 pub use counters::Received;
 pub use error::ServerError;
-pub use token::{file_beside, read_or_make, sha256 as token_sha256};
+pub use token::{file_beside, read_or_make, review_file_beside, sha256 as token_sha256, write as write_token};
 
 use access::{Tenant, Tenants};
-use analysis::Desk;
-use approvals::Approvals;
 use counters::Counters;
+use streams::Streams;
+use web::Web;
 
 use crate::config::ServeConfig;
 use crate::progress::Progress;
@@ -48,6 +53,7 @@ use crate::progress::Progress;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    encryption: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<()>>,
 }
@@ -63,6 +69,8 @@ struct Shared {
     /// Requests that are inflated and decoded at once: as many as there are processors, and so many at the most of the
     /// intermediate forms of a span in memory.
     decoding: Arc<Semaphore>,
+    web: Web,
+    streams: Streams,
 }
 
 impl Server {
@@ -77,6 +85,7 @@ impl Server {
         run_config: Box<RunConfigOf>,
     ) -> Result<Self, ServerError> {
         access::check(&tenants)?;
+        let encryption = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(config.listen.as_str()).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
@@ -87,11 +96,14 @@ impl Server {
         let mut writers = Vec::with_capacity(tenants.len());
         let mut open = Vec::with_capacity(tenants.len());
         for access in tenants {
+            if access.token_sha256.is_none() {
+                open.push(Tenant::new(access, None));
+                continue;
+            }
             match store_writer::start(&access, &config, &counters) {
                 Ok((writer, thread)) => {
                     writers.push(thread);
-                    let approvals = Approvals::new(access.approvals.clone());
-                    open.push(Tenant { access, writer, desk: Desk::new(), approvals });
+                    open.push(Tenant::new(access, Some(writer)));
                 }
                 // One tenant's store is no reason to turn the others away.
                 Err(error) if several => tracing::error!("tenant `{}` is not served: {error}", access.tenant_id),
@@ -107,14 +119,21 @@ impl Server {
             stopping,
             counters,
             decoding: Arc::new(Semaphore::new(threads)),
+            web: Web::default(),
+            streams: Streams::new(config.max_connections),
             config,
         };
-        Ok(Self { listener, address, shared: Arc::new(shared), writers })
+        Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it is reached by `https`.
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some()
     }
 
     /// Serves until `stop` is done; then takes in no more, answers what it has taken in, and closes the stores.
@@ -126,15 +145,20 @@ impl Server {
         progress: &Progress,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Received, ServerError> {
-        let Self { listener, shared, writers, .. } = self;
+        let Self { listener, encryption, shared, writers, .. } = self;
         let (counters, stopping) = (Arc::clone(&shared.counters), shared.stopping);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
         let stage = progress.stage("serve", 0);
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let limits = connections::Limits::of(&shared.config);
-            let router = router(shared);
-            let serving = connections::serve(listener, router, limits, stop);
+            let router = router(Arc::clone(&shared));
+            let stop = async {
+                stop.await;
+                // Or each would be waited for.
+                shared.streams.close();
+            };
+            let serving = connections::serve(listener, encryption, router, limits, stop);
             tokio::select! {
                 () = serving => {}
                 () = counters.tell(&stage) => {}
@@ -155,12 +179,17 @@ impl Server {
 }
 
 fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/traces", post(traces::receive))
-        .route("/v1/annotations", post(annotations::receive))
-        .route("/v1/analysis", get(analysis::answer))
+    let receiver = match shared.tenants.receive() {
+        true => Router::new()
+            .route("/v1/traces", post(traces::receive))
+            .route("/v1/annotations", post(annotations::receive))
+            .route("/v1/analysis", get(analysis::answer)),
+        false => Router::new(),
+    };
+    receiver
         .route("/healthz", get(|| async { "ok\n" }))
         .nest(api::ROOT, api::router())
-        .fallback(|| async { refusal::no_such_path() })
+        .merge(web::routes())
+        .fallback(web::no_such_path)
         .with_state(shared)
 }

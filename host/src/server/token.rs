@@ -23,6 +23,11 @@ pub fn file_beside(store: &Path) -> PathBuf {
     store.with_file_name("serve.token")
 }
 
+/// Where the token of the person is that a server made.
+pub fn review_file_beside(people: &Path) -> PathBuf {
+    people.with_file_name("review.token")
+}
+
 /// The token in `file`; where `make`, one of 32 random bytes is written there if there is none, readable by its owner alone.
 ///
 /// # Errors
@@ -51,13 +56,26 @@ pub fn read_or_make(file: &Path, make: bool) -> Result<String, ServerError> {
 fn write_new(file: &Path) -> std::io::Result<()> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(std::io::Error::other)?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut new = tempfile::NamedTempFile::new_in(folder)?; // 0600
-    writeln!(new, "{}", URL_SAFE_NO_PAD.encode(random))?;
-    new.as_file().sync_all()?;
-    match new.persist_noclobber(file) {
+    match written(file, &URL_SAFE_NO_PAD.encode(random))?.persist_noclobber(file) {
         Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
         _ => Ok(()),
     }
+}
+
+/// Writes a token that its owner alone can read, in the place of one that is there.
+///
+/// # Errors
+/// [`ServerError::TokenFile`].
+pub fn write(file: &Path, token: &str) -> Result<(), ServerError> {
+    let written = written(file, token).and_then(|new| new.persist(file).map_err(|error| error.error));
+    written.map(drop).map_err(|source| ServerError::TokenFile { path: file.to_owned(), source })
+}
+
+fn written(file: &Path, token: &str) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder)?; // 0600
+    writeln!(new, "{token}")?;
+    new.as_file().sync_all()?;
+    Ok(new)
 }

@@ -50,7 +50,7 @@ async fn take(
         let tenant = shared.tenants.of(&head.headers)?;
         let encoding = encoding.ok_or_else(unknown_type)?;
         let compression = Compression::of(&head.headers)?;
-        tenant.writer.check_disk(0)?;
+        tenant.writer()?.check_disk(0)?;
         Ok((tenant, encoding, compression))
     })();
     let (tenant, encoding, compression) = match admitted {
@@ -60,7 +60,7 @@ async fn take(
             return Err(refusal);
         }
     };
-    let mut room = tenant.writer.budget.room();
+    let mut room = tenant.writer()?.budget.room();
     let bytes = body::read(body, config.max_body, config.request_timeout, &mut room).await?;
 
     let permit = Arc::clone(&shared.decoding).acquire_owned().await;
@@ -74,7 +74,7 @@ async fn take(
 
     let Decoded { rows, rejected, first_reason } = decoded;
     if !rows.is_empty() {
-        tenant.writer.write(Work::Spans(rows), room).await?;
+        tenant.writer()?.write(Work::Spans(rows), room).await?;
     }
     Counters::add(&shared.counters.rejected, rejected);
     Ok((encoding, rejected, first_reason))

@@ -6,9 +6,13 @@
 //! - A candidate says what it was made of: its parents, the digest of its prompt, the seed.
 
 mod answers;
+mod base_model;
 mod draw;
+mod endpoint;
 mod error;
+mod prompt;
 mod proposal;
+mod reply;
 mod sieve;
 mod templates;
 
@@ -110,8 +114,10 @@ pub fn generate(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) ->
         return Err(SyntheticError::NoParents { kind: proposal::plural(wanted.kind) });
     }
     let generated = match config.synthetic.generator {
+        GeneratorChoice::Auto => by_the_first(config, wanted, progress)?,
+        GeneratorChoice::Endpoint => by_endpoint(config, wanted, progress)?,
+        GeneratorChoice::BaseModel => by_base_model(config, wanted, progress)?,
         GeneratorChoice::Templates => by_templates(config, wanted, progress)?,
-        _ => by_templates(config, wanted, progress)?,
     };
     if generated.candidates.len() < wanted.count {
         tracing::warn!(
@@ -125,10 +131,56 @@ pub fn generate(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) ->
     Ok(generated)
 }
 
+/// The first generator that gives an example.
+fn by_the_first(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
+    let failed = |generator: Generator, next: &str, error: &SyntheticError| {
+        tracing::warn!("`{}` generated nothing, {next} is next: {error}", generator.name());
+    };
+    if config.synthetic.endpoint.is_some() {
+        match by_endpoint(config, wanted, progress) {
+            Ok(generated) if !generated.candidates.is_empty() => return Ok(generated),
+            Ok(generated) => failed(Generator::Endpoint, "the base model", &nothing(&generated)),
+            Err(SyntheticError::Interrupted) => return Err(SyntheticError::Interrupted),
+            Err(error) => failed(Generator::Endpoint, "the base model", &error),
+        }
+    }
+    match by_base_model(config, wanted, progress) {
+        Err(SyntheticError::Interrupted) => return Err(SyntheticError::Interrupted),
+        Err(error) => failed(Generator::BaseModel, "recombination", &error),
+        done => return done,
+    }
+    by_templates(config, wanted, progress)
+}
+
+fn by_endpoint(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
+    let endpoint = config.synthetic.endpoint.as_ref().ok_or(SyntheticError::NoEndpoint)?;
+    let mut sieve = Sieve::new(config, wanted);
+    let asked = endpoint::fill(&mut sieve, config, endpoint, wanted, seed(config, wanted), progress)?;
+    if asked.out_of_budget {
+        tracing::warn!(
+            "the budget for generated examples is spent: {} of {} requests (`--synthetic-max-requests`), {} of {} tokens \
+             (`--synthetic-max-tokens`)",
+            asked.spent.requests,
+            endpoint.max_requests,
+            asked.spent.prompt_tokens + asked.spent.completion_tokens,
+            endpoint.max_tokens
+        );
+    }
+    let generated = finish(Generator::Endpoint, Some(asked.model), sieve, wanted, asked.spent);
+    // Who set the budget is told that it was spent; nothing failed.
+    if asked.out_of_budget { Ok(generated) } else { given(generated) }
+}
+
+fn by_base_model(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
+    let mut sieve = Sieve::new(config, wanted);
+    let (model, spent) = base_model::fill(&mut sieve, config, wanted, seed(config, wanted), progress)?;
+    given(finish(Generator::BaseModel, Some(model), sieve, wanted, spent))
+}
+
 fn by_templates(config: &RunConfig, wanted: &Wanted<'_>, progress: &Progress) -> Result<Generated, SyntheticError> {
     let mut sieve = Sieve::new(config, wanted);
     templates::fill(&mut sieve, wanted, seed(config, wanted), progress)?;
-    finish(Generator::Templates, None, sieve, wanted, Spent::default())
+    given(finish(Generator::Templates, None, sieve, wanted, Spent::default()))
 }
 
 /// Of one generation: another than that of the last one, whose examples are there by now.
@@ -142,17 +194,24 @@ fn finish(
     sieve: Sieve<'_>,
     wanted: &Wanted<'_>,
     spent: Spent,
-) -> Result<Generated, SyntheticError> {
+) -> Generated {
     let (mut candidates, left_out) = sieve.finish();
-    if candidates.is_empty() {
-        return Err(SyntheticError::Nothing { generator: generator.name(), left_out: error::listed(&left_out) });
-    }
     let shown: BTreeSet<usize> = candidates.iter().flat_map(|candidate| candidate.parents.iter().copied()).collect();
     for candidate in &mut candidates {
         candidate.parents = candidate.parents.iter().map(|parent| shown.range(..parent).count()).collect();
     }
     let parents = shown.iter().map(|&parent| parent_of(&wanted.parents[parent])).collect();
-    Ok(Generated { generator, model, parents, candidates, left_out, spent })
+    Generated { generator, model, parents, candidates, left_out, spent }
+}
+
+/// An error where there is nothing.
+fn given(generated: Generated) -> Result<Generated, SyntheticError> {
+    if generated.candidates.is_empty() { Err(nothing(&generated)) } else { Ok(generated) }
+}
+
+fn nothing(generated: &Generated) -> SyntheticError {
+    let left_out = error::listed(&generated.left_out);
+    SyntheticError::Nothing { generator: generated.generator.name(), left_out }
 }
 
 fn parent_of(example: &Example) -> approval::Parent {
@@ -163,3 +222,6 @@ fn parent_of(example: &Example) -> approval::Parent {
         content: Content::of(example),
     }
 }
+
+#[cfg(test)]
+mod tests;

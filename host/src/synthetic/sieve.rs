@@ -107,11 +107,6 @@ impl<'a> Sieve<'a> {
         self.left_out.add(reason);
     }
 
-    /// What was left out so far.
-    pub(super) fn left_out(&self) -> &SkipTable {
-        &self.left_out
-    }
-
     /// Lets a proposal through, or counts why not; true where it came through.
     pub(super) fn offer(&mut self, proposal: Proposal) -> bool {
         if self.is_full() {

@@ -6,6 +6,8 @@
 //! - The worse answer of a pair is one that the agent gave to something else.
 //! - A hard negative is the document of another anchor that resembles the positive one most.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::answers::folded;
@@ -23,6 +25,8 @@ const TRIES: usize = 20;
 const TRIES_BESIDES: usize = 200;
 /// Tries without an example after which there is none left.
 const FRUITLESS: usize = 200;
+/// Draws for a text that is another one.
+const DRAWS: usize = 20;
 /// Of so many most similar documents one is the negative.
 const HARD: usize = 5;
 
@@ -73,10 +77,32 @@ struct Templates<'a> {
     parents: &'a [Example],
     /// Those that serve.
     serving: Vec<usize>,
-    /// By index of a parent, the others with its answer.
-    alike: Vec<Vec<usize>>,
+    /// By answer, those that have it.
+    alike: HashMap<String, Vec<usize>>,
     /// By index of a parent, what its input and its answer both name.
     slots: Vec<Vec<Slot>>,
+    /// What the examples name, by its place.
+    by_place: HashMap<String, Vec<Named>>,
+    /// The answers that the agent gave, each once.
+    given: Vec<Named>,
+    /// The positive documents of triplets, each once.
+    documents: Vec<Document>,
+    /// By anchor, its positive documents.
+    positives: HashMap<String, HashSet<String>>,
+}
+
+/// A text of a parent.
+struct Named {
+    parent: usize,
+    text: String,
+}
+
+/// A document that answers an anchor.
+struct Document {
+    /// The first that has it.
+    parent: usize,
+    folded: String,
+    shingles: Shingles,
 }
 
 /// A text that is in an input and in its answer.
@@ -91,23 +117,54 @@ impl<'a> Templates<'a> {
     fn new(wanted: &Wanted<'a>) -> Self {
         let parents = wanted.parents;
         let serving = serving(parents, wanted.kind);
-        let answers: Vec<String> = parents.iter().map(|parent| folded(dataset::output(parent))).collect();
-        let of_texts = wanted.kind != ExampleKind::Triplet;
-        let alike = |parent: usize| match of_texts && serving.contains(&parent) {
-            true => {
-                serving.iter().copied().filter(|&other| other != parent && answers[other] == answers[parent]).collect()
-            }
-            false => Vec::new(),
-        };
-        let slots = |parent: &Example| match of_texts {
-            true => slots(dataset::input(parent), dataset::output(parent)),
-            false => Vec::new(),
-        };
-        Self {
+        let mut templates = Self {
             parents,
-            alike: (0..parents.len()).map(alike).collect(),
-            slots: parents.iter().map(slots).collect(),
+            alike: HashMap::new(),
+            slots: vec![Vec::new(); parents.len()],
+            by_place: HashMap::new(),
+            given: Vec::new(),
+            documents: Vec::new(),
+            positives: HashMap::new(),
             serving,
+        };
+        match wanted.kind {
+            ExampleKind::ApprovedExample | ExampleKind::PreferencePair => templates.note_answers(),
+            ExampleKind::Triplet => templates.note_documents(),
+        }
+        templates
+    }
+
+    fn note_answers(&mut self) {
+        let mut seen = HashSet::new();
+        for &parent in &self.serving {
+            let (input, output) = (self.input(parent), self.output(parent));
+            self.alike.entry(folded(output)).or_default().push(parent);
+            for slot in slots(input, output) {
+                let named = Named { parent, text: slot.text.clone() };
+                self.by_place.entry(slot.place.clone()).or_default().push(named);
+                self.slots[parent].push(slot);
+            }
+            let rejected = match &self.parents[parent] {
+                Example::Preference(pair) => Some(pair.rejected.as_str()),
+                Example::Instruction(_) | Example::Triplet(_) => None,
+            };
+            for text in std::iter::once(output).chain(rejected) {
+                if seen.insert(folded(text)) {
+                    self.given.push(Named { parent, text: text.to_owned() });
+                }
+            }
+        }
+    }
+
+    fn note_documents(&mut self) {
+        let mut seen = HashSet::new();
+        for &parent in &self.serving {
+            let (anchor, document) = (folded(self.input(parent)), folded(self.output(parent)));
+            if seen.insert(document.clone()) {
+                let shingles = Shingles::of(self.output(parent));
+                self.documents.push(Document { parent, folded: document.clone(), shingles });
+            }
+            self.positives.entry(anchor).or_default().insert(document);
         }
     }
 
@@ -133,22 +190,19 @@ impl<'a> Templates<'a> {
     }
 
     fn spliced(&self, first: usize, draw: &mut Draw) -> Option<Answered> {
-        let second = *draw.pick(&self.alike[first])?;
+        let alike = &self.alike[&folded(self.output(first))];
+        let second = *(0..DRAWS).find_map(|_| draw.pick(alike).filter(|other| **other != first))?;
         let input = splice(self.input(first), self.input(second), draw)?;
         Some(Answered { how: "splice", input, output: self.output(first).to_owned(), parents: vec![first, second] })
     }
 
     fn swapped(&self, first: usize, draw: &mut Draw) -> Option<Answered> {
         let slot = draw.pick(&self.slots[first])?;
-        let others = self.serving.iter().flat_map(|&other| self.slots[other].iter().map(move |slot| (other, slot)));
-        let others: Vec<_> = others
-            .filter(|(other, new)| {
-                *other != first && new.place == slot.place && folded(&new.text) != folded(&slot.text)
-            })
-            .collect();
-        let (second, new) = draw.pick(&others)?;
-        let input = replace_words(self.input(first), &slot.text, &new.text)?;
-        let output = replace_answer(self.output(first), &slot.text, &new.text)?;
+        let others = &self.by_place[&slot.place];
+        let other = |new: &&Named| new.parent != first && folded(&new.text) != folded(&slot.text);
+        let Named { parent: second, text: new } = (0..DRAWS).find_map(|_| draw.pick(others).filter(other))?;
+        let input = replace_words(self.input(first), &slot.text, new)?;
+        let output = replace_answer(self.output(first), &slot.text, new)?;
         Some(Answered { how: "swap", input, output, parents: vec![first, *second] })
     }
 
@@ -164,59 +218,33 @@ impl<'a> Templates<'a> {
             _ => self.answered(draw).or_else(|| real(draw)),
         };
         let Answered { input, output: chosen, mut parents, .. } = answered?;
-        let worse = self.serving.iter().flat_map(|&parent| {
-            let rejected = match &self.parents[parent] {
-                Example::Preference(pair) => Some(pair.rejected.as_str()),
-                Example::Instruction(_) | Example::Triplet(_) => None,
-            };
-            std::iter::once(self.output(parent)).chain(rejected).map(move |text| (parent, text))
-        });
-        let worse: Vec<_> = worse.filter(|(_, text)| folded(text) != folded(&chosen)).collect();
-        let (of, rejected) = draw.pick(&worse)?;
+        let other = |worse: &&Named| folded(&worse.text) != folded(&chosen);
+        let Named { parent: of, text: rejected } = (0..DRAWS).find_map(|_| draw.pick(&self.given).filter(other))?;
         if !parents.contains(of) {
             parents.push(*of);
         }
-        let content =
-            Content::Preference { instruction: String::new(), input, chosen, rejected: (*rejected).to_owned() };
+        let content = Content::Preference { instruction: String::new(), input, chosen, rejected: rejected.clone() };
         Some(Made { how: "answer of another", content, parents })
     }
 
     fn triplet(&self, draw: &mut Draw) -> Option<Made> {
         let first = *draw.pick(&self.serving)?;
         let Example::Triplet(own) = &self.parents[first] else { return None };
-        let (anchor, positive) = (folded(&own.anchor), folded(&own.positive));
-        let wanted = Shingles::of(&own.positive);
-        let mut documents: Vec<(f64, usize, &str)> = Vec::new();
-        for &other in &self.serving {
-            let Example::Triplet(triplet) = &self.parents[other] else { continue };
-            if folded(&triplet.anchor) == anchor {
-                continue;
-            }
-            let (document, its) = (folded(&triplet.positive), &triplet.positive);
-            if document != positive && !documents.iter().any(|(_, _, known)| folded(known) == document) {
-                documents.push((Shingles::of(its).overlap(&wanted), other, its));
-            }
-        }
+        let positive = Shingles::of(&own.positive);
         // A document that also answers this anchor is no negative.
-        documents.retain(|(_, _, document)| !self.answers(&anchor, document));
-        documents.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        documents.truncate(HARD);
-        let (_, second, negative) = draw.pick(&documents)?;
+        let answers = &self.positives[&folded(&own.anchor)];
+        let others = self.documents.iter().filter(|document| !answers.contains(&document.folded));
+        let mut near: Vec<(f64, usize)> =
+            others.map(|document| (document.shingles.overlap(&positive), document.parent)).collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        near.truncate(HARD);
+        let (_, second) = draw.pick(&near)?;
         let content = Content::Triplet {
             anchor: own.anchor.clone(),
             positive: own.positive.clone(),
-            negative: (*negative).to_owned(),
+            negative: self.output(*second).to_owned(),
         };
         Some(Made { how: "hard negative", content, parents: vec![first, *second] })
-    }
-
-    fn answers(&self, anchor: &str, document: &str) -> bool {
-        self.serving.iter().any(|&other| match &self.parents[other] {
-            Example::Triplet(triplet) => {
-                folded(&triplet.anchor) == anchor && folded(&triplet.positive) == folded(document)
-            }
-            Example::Instruction(_) | Example::Preference(_) => false,
-        })
     }
 
     fn input(&self, parent: usize) -> &'a str {

@@ -116,7 +116,11 @@ impl Operator {
         }
         let relative = |terms: Terms| Terms { token_file: terms.token_file.map(|file| base.join(file)), ..terms };
         let tenants = file.tenants.into_iter().map(|(name, terms)| (name, relative(terms))).collect();
-        let (path, serve, defaults) = (path.to_owned(), file.serve, file.defaults);
+        let mut serve = file.serve;
+        for file in serve.tls_cert.iter_mut().chain(&mut serve.tls_key) {
+            *file = base.join(&*file);
+        }
+        let (path, defaults) = (path.to_owned(), file.defaults);
         let operator = Self { path, tenants_dir, shared_dirs, serve, defaults, tenants };
         operator.granted(&Terms::default())?;
         // A mistake in one tenant's table is the operator's to hear of, whoever is served.

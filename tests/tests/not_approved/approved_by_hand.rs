@@ -1,18 +1,17 @@
-//! The approval store alone makes what is approved.
+//! E0451 E0624 E0277
+// The approval store alone makes what is approved.
 
 use tunesmith::approval::{Approval, Approved};
 use tunesmith::plugins::bindings::types::Example;
 
-fn forge(example: Example, approval: Approval) -> Approved<Example> {
-    Approved { value: example, approval }
+pub fn forge(value: Example, approval: Approval) -> Approved<Example> {
+    Approved { value, approval }
 }
 
-fn forge_by_constructor(example: Example, approval: Approval) -> Approved<Example> {
+pub fn forge_by_constructor(example: Example, approval: Approval) -> Approved<Example> {
     Approved::new(example, approval)
 }
 
-fn read_from_a_file(text: &str) -> Approved<Example> {
-    serde_json::from_str(text).unwrap()
+pub fn take_it_for_approved(example: Example) -> Approved<Example> {
+    example.into()
 }
-
-fn main() {}

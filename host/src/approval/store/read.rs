@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{ApprovalStore, damaged, error};
 use crate::approval::content::kind_name;
 use crate::approval::{
-    Action, ApprovalError, Batch, BatchSummary, Channel, Content, Counts, Event, Item, Parent, State,
+    Action, ApprovalError, Batch, BatchSummary, Channel, Content, Counts, Event, Item, Parent, Seen, State,
 };
 use crate::plugins::bindings::types::ExampleKind;
 
@@ -133,6 +133,50 @@ impl ApprovalStore {
                 "SELECT id, project, agent_type, run, generator, model, created_at_ms, expires_at_ms FROM batches WHERE id = ?1",
             )?;
             statement.query_row([id], batch).optional()
+        })
+    }
+
+    /// The agents that there are batches for.
+    ///
+    /// # Errors
+    /// [`ApprovalError`].
+    pub fn agent_types(&self) -> Result<Vec<String>, ApprovalError> {
+        self.run(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT DISTINCT agent_type FROM batches ORDER BY agent_type")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// How many items of `filter` there are up to `id`, which is the place of `id` among them.
+    ///
+    /// # Errors
+    /// [`ApprovalError`].
+    pub fn place(&self, filter: &Filter, id: i64) -> Result<u64, ApprovalError> {
+        let (condition, mut values) = condition(filter);
+        values.push(id.into());
+        let sql =
+            format!("SELECT count(*) FROM items i JOIN batches b ON b.id = i.batch WHERE {condition} AND i.id <= ?");
+        let count: i64 = self
+            .run(|connection| connection.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0)))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// The items of `filter` as somebody who decides now sees them: up to `limit`, without their texts.
+    ///
+    /// # Errors
+    /// [`ApprovalError`].
+    pub fn seen(&self, filter: &Filter, limit: usize) -> Result<Vec<Seen>, ApprovalError> {
+        let (condition, values) = condition(filter);
+        let sql = format!(
+            "SELECT i.id, i.version, i.content_sha256 FROM items i JOIN batches b ON b.id = i.batch WHERE {condition}
+             ORDER BY i.id LIMIT {limit}"
+        );
+        self.run(|connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let seen =
+                |row: &Row<'_>| Ok(Seen { item: row.get(0)?, version: row.get(1)?, content_sha256: row.get(2)? });
+            statement.query_map(params_from_iter(values), seen)?.collect()
         })
     }
 

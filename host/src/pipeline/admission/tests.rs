@@ -217,8 +217,8 @@ impl World {
                 for file in ["sqlite", "sqlite-wal", "sqlite-shm"] {
                     let _ = std::fs::remove_file(path.with_extension(file));
                 }
-                let (store, broken) = ApprovalStore::restore(&path, &kept).unwrap();
-                assert_eq!(broken.unfinished, 0);
+                let (store, restored) = ApprovalStore::restore(&path, &kept).unwrap();
+                assert_eq!(restored.unfinished, 0);
                 self.store = Some(store);
             }
         }

@@ -3,15 +3,12 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// Of one request. With the pauses below the last one starts some 8 s after the first: a server that restarts takes longer,
-/// and a run that waits for it should say so.
-pub(super) const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Before attempt `attempt`, counted from 1: none before the first; then doubling, of which a random half to whole, so that
 /// hosts that failed together do not come back together. A server that names a pause (`Retry-After`) gets it.
-pub(super) fn pause(attempt: u32, named: Option<Duration>) -> Duration {
+pub(crate) fn pause(attempt: u32, named: Option<Duration>) -> Duration {
     if attempt <= 1 {
         return Duration::ZERO;
     }
