@@ -23,6 +23,7 @@ mod people;
 mod provenance;
 mod query;
 mod queue;
+mod runs;
 mod session;
 mod text;
 mod throttle;
@@ -63,6 +64,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/review/bulk/cancel", post(bulk::cancel))
         .route("/review/keys", get(layout::keys_page))
         .route("/people", get(people::show))
+        .merge(runs::routes())
         .route("/assets/app.css", get(assets::css))
         .route("/assets/app.js", get(assets::js))
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })

@@ -77,6 +77,13 @@ impl SignedIn {
     pub(super) fn check(&self, needed: Role) -> Result<(), Failure> {
         Ok(self.person.check(needed)?)
     }
+
+    /// Whether they are signed in still, and known: for answers that go on.
+    pub(super) fn is_still(&self, shared: &Shared) -> bool {
+        let session = shared.web.sessions.get(&self.key);
+        let people = People::open(&self.tenant.access.people).ok();
+        session.zip(people).is_some_and(|(session, people)| people.of_token_sha256(&session.token_sha256).is_some())
+    }
 }
 
 impl Sessions {
