@@ -110,7 +110,7 @@ pub(super) fn start_form(signed_in: &SignedIn, query: &ItemsQuery, pending: u64)
         @if offered {
             details.bulk {
                 summary { "Decide all " (pending) " of these at once" }
-                form method="post" action={ (PATH) (query.from_start().text()) } {
+                form method="post" action={ (PATH) (query.of_first_page().text()) } {
                     (signed_in.csrf.field())
                     p { "To approve them, you first decide a sample of them, drawn by chance. To reject them takes a reason." }
                     button type="submit" name="action" value="approve" { "Begin to approve" }

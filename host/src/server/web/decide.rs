@@ -88,7 +88,7 @@ fn line_ends(text: &str) -> String {
 /// Where the person goes on: the next pending item of their query, or the first where they are at the end; after an undo the item
 /// itself.
 async fn next(signed_in: &SignedIn, query: &ItemsQuery, item: &Item, decision: &Decision) -> Result<String, Failure> {
-    let own = query.from_start().text();
+    let own = query.of_first_page().text();
     if *decision == Decision::Undo {
         return Ok(format!("/review/items/{}{own}", item.id));
     }

@@ -78,7 +78,7 @@ pub(super) async fn page(
 
 fn main(signed_in: &SignedIn, view: &View, query: &ItemsQuery, not_taken: Option<&NotTaken>) -> Markup {
     let item = &view.item;
-    let own = query.from_start().text();
+    let own = query.of_first_page().text();
     let may_decide = signed_in.person.role() >= Role::Reviewer;
     html! {
         (moves(view, query, &own))

@@ -101,7 +101,7 @@ fn tabs(query: &ItemsQuery, counts: &Counts) -> Markup {
 }
 
 fn list(query: &ItemsQuery, page: &Page<Item>) -> Markup {
-    let own = query.from_start().text();
+    let own = query.of_first_page().text();
     html! {
         @if page.items.is_empty() {
             p { "There are no such items." }

@@ -92,7 +92,7 @@ impl ItemsQuery {
     }
 
     /// Of the same, from its first item.
-    pub(super) fn from_start(&self) -> Self {
+    pub(super) fn of_first_page(&self) -> Self {
         Self { after: None, ..self.clone() }
     }
 
