@@ -656,9 +656,14 @@ fn the_first_to_review_is_the_owner_of_the_account_and_telemetry_is_received_onl
     assert!(!home.path("telemetry.sqlite").exists() && !home.path("serve.token").exists());
     drop(serving);
 
+    // The next start tells of it again, until the token is nobody's.
     let serving = serve(&home);
-    assert_eq!(serving.announced["tenants"][0]["review_token_file"], Value::Null);
+    assert_eq!(serving.announced["tenants"][0]["review_token_file"], json!(file));
     Browser::signed_in(&serving, token.trim());
+    drop(serving);
+    fs::write(home.path("people.toml"), "").unwrap();
+    add(&home, "anna", "admin");
+    assert_eq!(serve(&home).announced["tenants"][0]["review_token_file"], Value::Null);
 }
 
 #[test]

@@ -19,7 +19,7 @@ struct Served {
     access: TenantAccess,
     /// None where no telemetry is received.
     token_file: Option<PathBuf>,
-    /// Where the token of a person is, made because there was nobody.
+    /// Where the token is of the person that was made because there was nobody, as long as it is theirs.
     review_token: Option<PathBuf>,
 }
 
@@ -139,12 +139,14 @@ fn of_tenant(operator: &Operator, id: &str, otlp: bool) -> Result<Served, HostEr
     Ok(Served { access, token_file: otlp.then_some(token_file), review_token: None })
 }
 
-/// Where there is nobody, the owner of this account becomes the first, and their token is written beside the file of people.
+/// Where there is nobody, the owner of this account becomes the first, and their token is written beside the file of people; a later
+/// start finds it there.
 fn somebody(people: &Path) -> Result<Option<PathBuf>, HostError> {
     let file = server::review_file_beside(people);
     let mut people = People::open(people)?;
     if !people.is_empty() {
-        return Ok(None);
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        return Ok(people.of_token(written.trim()).map(|_| file));
     }
     let account = Person::of_terminal();
     let token = people.add(account.name(), Role::Admin)?;
