@@ -2,6 +2,7 @@
 
 mod authoring;
 mod models;
+mod people;
 mod plugins;
 mod review;
 mod runs;
@@ -10,6 +11,7 @@ mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
+pub use people::{AddPersonArgs, PeopleArgs, PeopleCommand, RemovePersonArgs};
 pub use plugins::{KeygenArgs, SignArgs};
 pub use review::{
     ApprovalArgs, DecideArgs, EditArgs, ItemArgs, ListArgs, RestoreArgs, ReviewArgs, ReviewCommand, ReviewExportArgs,
@@ -138,14 +140,18 @@ Examples:
     /// Remove old spans from the telemetry store, and their annotations
     #[command(after_help = "Example:\n  tunesmith prune --before 2026-06-01T00:00:00Z --dry-run")]
     Prune(PruneArgs),
-    /// Receive spans of agents over OTLP/HTTP, and feedback, into the telemetry store
+    /// Serve the pages where people review what was generated; with --otlp, receive spans of agents and feedback, too
     #[command(after_help = "\
 Examples:
+  tunesmith serve
   tunesmith serve --otlp
   tunesmith serve --otlp --listen 127.0.0.1:0 --store telemetry.sqlite --store-quota 2GiB --json
   curl http://127.0.0.1:4318/v1/annotations -H \"Authorization: Bearer $(cat serve.token)\" \\
       -d '{\"span_id\": \"8114e0e32091afa3\", \"label\": \"approved\"}'")]
     Serve(ServeArgs),
+    /// Say who may review in the browser, and what each of them may do
+    #[command(subcommand)]
+    People(PeopleCommand),
     /// Annotate the spans that a run used with `used_in_training` in Phoenix
     #[command(
         after_help = "Example:\n  tunesmith mark --adapter outputs/adapters/mine --phoenix-url http://127.0.0.1:6006 --project acme-prod"

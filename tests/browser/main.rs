@@ -3,4 +3,6 @@
 
 mod barriers;
 mod chromium;
+mod journey;
+mod pages;
 mod served;

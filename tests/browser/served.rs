@@ -7,6 +7,23 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+/// The quick start's, with more epochs, so that there is something to watch.
+const CONFIG: &str = r#"project = "quickstart"
+agent_type = "routing"
+base_model = "base"
+output_dir = "adapters"
+epochs = 40
+batch_size = 8
+learning_rate = 2e-3
+
+[telemetry]
+store = "telemetry.sqlite"
+import = ["telemetry.jsonl"]
+
+[synthetic]
+generator = "templates"
+"#;
+
 /// A folder to run the binary in.
 pub(crate) struct Home {
     root: tempfile::TempDir,
@@ -15,8 +32,9 @@ pub(crate) struct Home {
 /// A server of a home, ended with its test.
 pub(crate) struct Serving {
     process: Child,
-    /// Where it is: `http://127.0.0.1:4318`.
-    pub(crate) endpoint: String,
+    endpoint: String,
+    /// Of the first person, who is an admin.
+    pub(crate) token: String,
 }
 
 impl Drop for Serving {
@@ -27,13 +45,15 @@ impl Drop for Serving {
 }
 
 impl Home {
-    /// The quick start with so little of its telemetry that a policy wants more.
-    pub(crate) fn new(spans: usize) -> Self {
+    /// The quick start with so little feedback on its telemetry that a policy wants 11 examples more.
+    pub(crate) fn short() -> Self {
         let home = Self { root: tempfile::tempdir().unwrap() };
         let quickstart = repository("examples/quickstart");
         let telemetry = fs::read_to_string(quickstart.join("telemetry.jsonl")).unwrap();
-        let telemetry: Vec<_> = telemetry.lines().take(spans).collect();
-        home.write("telemetry.jsonl", &telemetry.join("\n"));
+        let (feedback, spans): (Vec<_>, Vec<_>) =
+            telemetry.lines().partition(|line| line.contains("\"annotator_kind\""));
+        home.write("telemetry.jsonl", &[&spans[..], &feedback[..60]].concat().join("\n"));
+        home.write("tunesmith.toml", CONFIG);
         fs::create_dir(home.path("base")).unwrap();
         for file in fs::read_dir(quickstart.join("base")).unwrap() {
             let file = file.unwrap();
@@ -50,14 +70,6 @@ impl Home {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Adds somebody with a role, and returns their token.
-    pub(crate) fn person(&self, name: &str, role: &str) -> String {
-        let added = self.command(&["people", "add", name, "--role", role, "--json"]).output().unwrap();
-        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-        let added: Value = serde_json::from_slice(&added.stdout).unwrap();
-        added["token"].as_str().unwrap().to_owned()
-    }
-
     /// The binary, in this home and with nothing of the caller's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
@@ -67,20 +79,32 @@ impl Home {
     }
 
     pub(crate) fn serve(&self) -> Serving {
-        let mut process =
-            self.command(&["serve", "--json", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut serve = self.command(&["serve", "--json", "--listen", "127.0.0.1:0"]);
+        let mut process = serve.stdout(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
         let announced: Value = serde_json::from_str(&first).expect("an announcement: see its error above");
-        Serving { process, endpoint: announced["endpoint"].as_str().unwrap().to_owned() }
+        let token_file = announced["tenants"][0]["review_token_file"].as_str().unwrap();
+        let token = fs::read_to_string(token_file).unwrap().trim().to_owned();
+        Serving { process, endpoint: announced["endpoint"].as_str().unwrap().to_owned(), token }
     }
 
-    /// Everything in a folder, hidden files too.
-    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+    /// Runs the binary to its end, and returns its exit code and what it printed.
+    pub(crate) fn run(&self, args: &[&str]) -> (Option<i32>, String) {
+        let ended = self.command(args).output().unwrap();
+        let (out, error) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        (ended.status.code(), format!("{out}{error}"))
+    }
+
+    /// The folders of finished runs.
+    pub(crate) fn adapters(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path("adapters")) else { return Vec::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect()
+    }
+
+    pub(crate) fn read_json(&self, name: &str) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.path(name)).unwrap()).unwrap()
     }
 }
 

@@ -12,6 +12,7 @@ mod import;
 mod interrupt;
 mod mark;
 mod merge;
+mod people;
 mod plan;
 mod plugins;
 mod prune;
@@ -108,6 +109,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Annotate(args) => annotate::run(scope, args),
         Command::Generate(args) => generate::run(scope, args, json),
         Command::Embed(args) => embed::run(scope, args, json),
+        Command::People(command) => people::run(scope, command),
         Command::Merge(args) => merge::run(scope, &args),
         Command::Export(args) => export::run(scope, &args),
         Command::Review(args) => review::run(scope, args),

@@ -6,8 +6,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-const CSS: &str = include_str!("assets/app.css");
-const JS: &str = include_str!("assets/app.js");
+const CSS: &str = concat!(include_str!("assets/app.css"), include_str!("assets/runs.css"));
+const JS: &str = concat!(include_str!("assets/app.js"), include_str!("assets/runs.js"));
 
 /// Named by their contents, so that browsers keep them and never use those of another release.
 static CSS_PATH: LazyLock<String> = LazyLock::new(|| format!("/assets/app.css?{}", digest(CSS)));

@@ -6,6 +6,7 @@ use axum::extract::{Path, State as Shares};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::bulk;
 use super::failure::Failure;
 use super::fields::{Fields, Posted};
 use super::item::{self, NotTaken};
@@ -90,6 +91,9 @@ async fn next(signed_in: &SignedIn, query: &ItemsQuery, item: &Item, decision: &
     let own = query.from_start().text();
     if *decision == Decision::Undo {
         return Ok(format!("/review/items/{}{own}", item.id));
+    }
+    if query.sample {
+        return bulk::after_one(signed_in).await;
     }
     let pending = Filter { state: Some(State::Pending), ..query.filter.clone() };
     let after = Cursor(item.id);

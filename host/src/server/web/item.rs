@@ -105,6 +105,11 @@ fn main(signed_in: &SignedIn, view: &View, query: &ItemsQuery, not_taken: Option
 /// Where the item is among those of the query, and the way to the others.
 fn moves(view: &View, query: &ItemsQuery, own: &str) -> Markup {
     let of = query.filter.state.map_or("", State::name);
+    if query.sample {
+        return html! {
+            nav.moves aria-label="Items" { a href="/review/bulk" data-key="k" { "← This item is of a sample" } }
+        };
+    }
     // The item itself may have left them.
     let among = query.filter.state.is_none_or(|state| state == view.item.state);
     let decided = view.counts.total() - view.counts.pending;

@@ -3,6 +3,7 @@
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::bulk;
 use super::failure::Failure;
 use super::layout;
 use super::query::{ItemsQuery, KINDS, kind_of};
@@ -36,6 +37,7 @@ pub(super) async fn show(signed_in: SignedIn, query: ItemsQuery) -> Result<Respo
         (tabs(&query, &counts))
         (progress(&title, &counts))
         (list(&query, &page))
+        (bulk::start_form(&signed_in, &query, counts.pending))
         (layout::keys_dialog())
     };
     Ok(layout::page(&signed_in, "/review", &title, main))

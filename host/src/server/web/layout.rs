@@ -16,7 +16,12 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The parts of the site, for the navigation: path, name, and who may see it.
-const SECTIONS: [(&str, &str, Role); 2] = [("/review", "Review", Role::Viewer), ("/people", "People", Role::Admin)];
+const SECTIONS: [(&str, &str, Role); 4] = [
+    ("/review", "Review", Role::Viewer),
+    ("/runs", "Runs", Role::Viewer),
+    ("/adapters", "Adapters", Role::Viewer),
+    ("/people", "People", Role::Admin),
+];
 
 /// The keys of the review, and what they do.
 const KEYS: [(&str, &str); 9] = [

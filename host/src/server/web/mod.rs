@@ -9,6 +9,7 @@
 //! - A page that says no says that nothing was stored.
 
 mod assets;
+mod bulk;
 mod csrf;
 mod decide;
 mod diff;
@@ -22,6 +23,7 @@ mod people;
 mod provenance;
 mod query;
 mod queue;
+mod runs;
 mod session;
 mod text;
 mod throttle;
@@ -57,8 +59,12 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/review/items", get(items::show))
         .route("/review/items/{id}", get(item::show))
         .route("/review/items/{id}/decide", post(decide::decide))
+        .route("/review/bulk", get(bulk::show).post(bulk::start))
+        .route("/review/bulk/finish", post(bulk::finish))
+        .route("/review/bulk/cancel", post(bulk::cancel))
         .route("/review/keys", get(layout::keys_page))
         .route("/people", get(people::show))
+        .merge(runs::routes())
         .route("/assets/app.css", get(assets::css))
         .route("/assets/app.js", get(assets::js))
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })

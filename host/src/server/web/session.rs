@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use super::bulk::Bulk;
 use super::csrf::Csrf;
 use super::failure::Failure;
 use super::login;
@@ -44,6 +45,7 @@ pub(super) struct Session {
     since: Instant,
     flash: Option<String>,
     last: Option<Last>,
+    bulk: Option<Arc<Bulk>>,
 }
 
 /// The decision that undo takes back.
@@ -66,6 +68,7 @@ pub(super) struct SignedIn {
     /// What the request before has to say.
     pub(super) flash: Option<String>,
     pub(super) last: Option<Last>,
+    pub(super) bulk: Option<Arc<Bulk>>,
     pub(super) key: Key,
 }
 
@@ -73,6 +76,13 @@ impl SignedIn {
     /// Whether they may what takes `needed`.
     pub(super) fn check(&self, needed: Role) -> Result<(), Failure> {
         Ok(self.person.check(needed)?)
+    }
+
+    /// Whether they are signed in still, and known: for answers that go on.
+    pub(super) fn is_still(&self, shared: &Shared) -> bool {
+        let session = shared.web.sessions.get(&self.key);
+        let people = People::open(&self.tenant.access.people).ok();
+        session.zip(people).is_some_and(|(session, people)| people.of_token_sha256(&session.token_sha256).is_some())
     }
 }
 
@@ -87,6 +97,7 @@ impl Sessions {
             since: Instant::now(),
             flash: None,
             last: None,
+            bulk: None,
         };
         let mut sessions = self.lock();
         sessions.retain(|_, session| session.lives(Instant::now()));
@@ -114,6 +125,10 @@ impl Sessions {
 
     pub(super) fn set_last(&self, key: &Key, last: Option<Last>) {
         self.change(key, |session| session.last = last);
+    }
+
+    pub(super) fn set_bulk(&self, key: &Key, bulk: Option<Arc<Bulk>>) {
+        self.change(key, |session| session.bulk = bulk);
     }
 
     fn change<T>(&self, key: &Key, change: impl FnOnce(&mut Session) -> T) -> Option<T> {
@@ -178,8 +193,8 @@ fn signed_in(parts: &Parts, shared: &Shared) -> Result<Option<SignedIn>, Failure
     if parts.method == Method::GET {
         sessions.change(&key, |session| session.flash = None);
     }
-    let Session { csrf, flash, last, .. } = session;
-    Ok(Some(SignedIn { tenant, person, csrf, flash, last, key }))
+    let Session { csrf, flash, last, bulk, .. } = session;
+    Ok(Some(SignedIn { tenant, person, csrf, flash, last, bulk, key }))
 }
 
 #[cfg(test)]
