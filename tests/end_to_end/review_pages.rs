@@ -458,6 +458,28 @@ fn texts_are_texts_whatever_is_in_them() {
 }
 
 #[test]
+fn a_text_is_found_as_it_is_written_in_whatever_case() {
+    let home = Home::empty();
+    let inputs = ["he said \"100% sure\"", "he said 100 times sure", "C:\\new_folder\nand more", "C:\\newXfolder"];
+    submit(&home.path("approvals.sqlite"), inputs.map(|input| instruction(input, "x")));
+    let token = add(&home, "anna", "viewer");
+    let serving = serve(&home);
+    let anna = Browser::signed_in(&serving, &token);
+    let found = |text: &str| {
+        let page = anna.page(&format!("/review/items?q={}", encoded(text)));
+        (1..=4).filter(|id| page.contains(&format!("Item {id}<"))).collect::<Vec<_>>()
+    };
+    assert_eq!(found("HE SAID"), [1, 2]);
+    assert_eq!(found("100%"), [1]);
+    assert_eq!(found("\"100"), [1]);
+    assert_eq!(found("w_f"), [3]);
+    assert_eq!(found("C:\\n"), [3, 4]);
+    assert_eq!(found("r\nand"), [3]);
+    assert_eq!(found("!"), [0; 0]);
+    assert_eq!(found(&"long ".repeat(12_000)), [0; 0]);
+}
+
+#[test]
 fn many_are_approved_at_once_after_all_of_a_sample_was() {
     let home = with_items(20);
     let token = add(&home, "anna", "admin");

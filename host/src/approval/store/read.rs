@@ -269,8 +269,28 @@ fn condition(filter: &Filter, [of_project, of_agent]: [&'static str; 2]) -> (Str
     add(of_agent, text(&filter.agent_type));
     add("i.kind = ?", filter.kind.map(|kind| kind_name(kind).to_owned().into()));
     add("i.decided_by = ?", text(&filter.decided_by));
-    add("instr(lower(i.content), lower(?)) > 0", text(&filter.text));
+    match filter.text.as_deref().map(|text| (text, pattern(text))) {
+        Some((text, pattern)) if pattern.len() > LONGEST_PATTERN => {
+            add("instr(i.content, ?) > 0", Some(json_text(text).into()))
+        }
+        Some((_, pattern)) => add("i.content LIKE ? ESCAPE '!'", Some(pattern.into())),
+        None => {}
+    }
     (conditions.join(" AND "), values)
+}
+
+/// Bytes; SQLite takes no longer one.
+const LONGEST_PATTERN: usize = 50_000;
+
+/// What has `text` in it, in whatever case; a third of the time of `instr` and `lower`.
+fn pattern(text: &str) -> String {
+    format!("%{}%", json_text(text).replace('!', "!!").replace('%', "!%").replace('_', "!_"))
+}
+
+/// A text as it is within JSON.
+fn json_text(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    json[1..json.len() - 1].to_owned()
 }
 
 /// An item by its number.

@@ -38,8 +38,9 @@ pub(super) const SCHEMA: &str = "
         decided_by TEXT,
         decided_at_ms INTEGER
     );
-    CREATE INDEX items_by_state ON items (state, id);
-    CREATE INDEX items_of_batch ON items (batch, state, id);
+    -- With what items are filtered by: to count them, no text is read.
+    CREATE INDEX items_by_state ON items (state, id, batch, kind);
+    CREATE INDEX items_of_batch ON items (batch, state, id, kind);
     CREATE INDEX items_by_content ON items (content_sha256);
     CREATE TABLE events (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
