@@ -15,6 +15,8 @@ use tunesmith::progress::Progress;
 use tunesmith::synthetic::{Generated, Generator, SyntheticError, Wanted, generate};
 
 use crate::home::{Home, tiny_model};
+use crate::serving::Serving;
+use crate::serving_encrypted::certify;
 
 const KEY: &str = "secret-of-the-tests";
 const INSTRUCTION: &str = "Route the following query to the appropriate agent";
@@ -322,6 +324,21 @@ fn answers_that_do_not_follow_the_schema_are_counted_by_what_is_wrong() {
 }
 
 #[test]
+fn of_a_cut_answer_what_is_whole_counts() {
+    let script = |number: usize, _: &Value| {
+        let whole = json!({ "input": query(number), "output": "clip_library" });
+        let cut = format!("{{\"examples\": [{whole}, {{\"input\": \"is anything there on");
+        let choice = json!({ "message": { "content": cut }, "finish_reason": "length" });
+        Reply::Status(200, "", json!({ "choices": [choice] }).to_string())
+    };
+    let (home, server) = (Home::empty(), Server::new(script));
+    let made =
+        made(&config(&home, &server.url, |options| options.synthetic.synthetic_concurrency = nonzero(1)), 2).unwrap();
+    assert_eq!((made.candidates.len(), made.spent.requests), (2, 2));
+    assert_eq!(made.left_out.rows(), [("answer cut at its longest", 2)]);
+}
+
+#[test]
 fn no_answer_in_time_says_how_long_that_is() {
     let error = "no answer from `{url}` (none within 1 s, see `--synthetic-timeout-s`; attempts: 1): start the server there, \
                  such as `python -m llama_cpp.server` or `vllm serve`, or mend `--synthetic-url`";
@@ -420,6 +437,18 @@ fn https_to_a_server_without_it_is_no_answer() {
 }
 
 #[test]
+fn a_certificate_that_nobody_vouches_for_is_no_answer() {
+    let home = Home::empty();
+    certify(&home, "");
+    let serve = ["serve", "--otlp", "--json", "--store", "t.sqlite", "--listen", "127.0.0.1:0"];
+    let encrypted = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+    let serving = Serving::started(home.command(&[&serve[..], &encrypted].concat()));
+    let url = format!("https://{}/v1", serving.address);
+    let error = made(&config(&home, &url, |_| ()), 5).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("no answer from `{url}` (invalid peer certificate: ")), "{error}");
+}
+
+#[test]
 fn an_answer_of_any_length_is_not_read() {
     fails(
         |_, _| Reply::Huge(3 << 20),
@@ -467,7 +496,11 @@ fn what_a_server_does_not_take_is_left_out_and_the_prompt_asked_again() {
         let refused =
             |what: &str| Reply::Status(422, "", json!({ "detail": format!("not known: {what}") }).to_string());
         match body["response_format"]["type"].as_str() {
-            Some("json_schema") => refused("response_format.type"),
+            // As llama-cpp-python says it.
+            Some("json_schema") => {
+                let message = "1 validation error: 'loc': ('body', 'response_format', 'type')";
+                Reply::Status(500, "", json!({ "error": { "message": message } }).to_string())
+            }
             Some(_) if !body["response_format"]["schema"].is_null() => refused("response_format.schema"),
             _ if !body["seed"].is_null() => refused("seed"),
             _ => Reply::Says(good(number), None),

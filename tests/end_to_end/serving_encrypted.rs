@@ -23,7 +23,7 @@ fn home() -> Home {
     home
 }
 
-fn certify(home: &Home, prefix: &str) {
+pub(crate) fn certify(home: &Home, prefix: &str) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     home.write(&format!("{prefix}cert.pem"), cert.pem());

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use clap::CommandFactory;
 use clap::builder::ValueParser;
@@ -147,6 +148,12 @@ const PATHS_OF_RUNS: [(&str, &str); 10] = [
 /// is what of `beta`'s it is tried with.
 const PATHS: &[(&str, &str, &str)] = &[
     ("extract --output", "extract --output {}", "records.jsonl"),
+    ("review --approvals", "review list --approvals {}", "approvals.sqlite"),
+    ("review --store", "review list --store {}", "telemetry.sqlite"),
+    ("review --config", "review list --config {}", "tunesmith.toml"),
+    ("review edit --from", "review edit 1-00000000 --from {}", "records.jsonl"),
+    ("review export --output", "review export --output {}", "new.jsonl"),
+    ("review restore --journal", "review restore --approvals new.sqlite --journal {}", "records.jsonl"),
     ("runs list --store", "runs list --store {}", "telemetry.sqlite"),
     ("runs list --config", "runs list --config {}", "tunesmith.toml"),
     ("runs list --approvals", "runs list --approvals {}", "approvals.sqlite"),
@@ -439,9 +446,8 @@ fn what_a_tenant_may_fill_ends_at_its_quotas() {
     assert!(large.error().contains("1.00 MiB"), "{}", large.stderr);
 }
 
-#[test]
-fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
-    let box_ = Box_::new();
+/// Answers one request with 401; its address, and the request's head.
+fn refusing() -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
@@ -453,14 +459,31 @@ fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
         stream.write_all(no.as_bytes()).unwrap();
         head
     });
+    (url, server)
+}
+
+#[test]
+fn a_key_of_the_environment_is_not_sent_for_a_tenant() {
+    let box_ = Box_::new();
     let tenants = "tenants_dir = \"tenants\"\nshared_dirs = [\"models\"]\n[tenants.beta]\n[tenants.acme]\n";
-    box_.home.write("operator.toml", format!("{tenants}phoenix_urls = [{url:?}]\n"));
-    let mut command = box_.command_for("acme", &["sync", "--phoenix-url", &url, "--project", "p"]);
-    command.env("PHOENIX_API_KEY", SECRET);
-    box_.refuses(command, "wants a key");
-    let head = server.join().unwrap();
-    assert!(head[0].starts_with("GET ") || head[0].starts_with("POST "), "{head:?}");
-    assert!(!head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization")), "{head:?}");
+    let sync = ["sync", "--project", "p", "--phoenix-url"];
+    let generate = [
+        "finetune --import traces.jsonl --min-sft-examples 100 --generator endpoint --synthetic-model m",
+        "--synthetic-url",
+    ];
+    let generate: Vec<_> = generate.iter().flat_map(|part| part.split(' ')).collect();
+    for (grant, args) in [("phoenix_urls", &sync[..]), ("synthetic_urls", &generate)] {
+        let (url, server) = refusing();
+        box_.home.write("operator.toml", format!("{tenants}{grant} = [{url:?}]\n"));
+        let mut command = box_.command_for("acme", &[args, &[url.as_str()]].concat());
+        for variable in ["PHOENIX_API_KEY", "TUNESMITH_SYNTHETIC_API_KEY", "OPENAI_API_KEY"] {
+            command.env(variable, SECRET);
+        }
+        box_.refuses(command, "wants a key");
+        let head = server.join().unwrap();
+        assert!(head[0].starts_with("GET ") || head[0].starts_with("POST "), "{head:?}");
+        assert!(!head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization")), "{head:?}");
+    }
 }
 
 impl Box_ {

@@ -56,7 +56,7 @@ fn a_run_that_lacks_examples_ends_with_3_and_goes_on_with_what_was_approved() {
     let ended = home.run(&["finetune"]);
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     assert!(ended.stdout.contains("5 must be approved."), "{}", ended.stdout);
-    assert!(ended.stdout.contains("tunesmith review --approvals "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("tunesmith review --config "), "{}", ended.stdout);
     let id = ended.stdout.rsplit_once("tunesmith runs resume ").unwrap().1.split(' ').next().unwrap().to_owned();
     assert_eq!(home.outputs(), [""; 0]);
 

@@ -1,12 +1,13 @@
 //! Decisions, the events that they become, and which of them an item takes.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Content;
 use super::content::kind_name;
 
 /// Where an item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nobody has decided.
@@ -82,7 +83,7 @@ pub struct Verdict {
 }
 
 /// By what way a decision came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
     /// The pages of `tunesmith serve`.
@@ -120,7 +121,7 @@ impl Channel {
 }
 
 /// What happened to an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// It was generated.
@@ -170,7 +171,7 @@ impl Action {
 }
 
 /// A line of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Its number; later ones are larger.
     pub id: i64,

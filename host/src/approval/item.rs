@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Content, State};
 
@@ -26,7 +27,7 @@ pub struct NewBatch {
 }
 
 /// A real example that the generator was shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Parent {
     /// The spans that gave it.
     pub span_ids: Vec<String>,
@@ -52,7 +53,7 @@ pub struct Candidate {
 }
 
 /// A text that an item's input resembles.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Near {
     /// What it is.
     pub to: NearTo,
@@ -63,7 +64,7 @@ pub struct Near {
 }
 
 /// What an item resembles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NearTo {
     /// A real example that trains.
@@ -73,7 +74,7 @@ pub enum NearTo {
 }
 
 /// A batch, as it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Batch {
     /// Its number.
     pub id: i64,
@@ -94,7 +95,7 @@ pub struct Batch {
 }
 
 /// A batch, and where its items stand.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct BatchSummary {
     /// The batch.
     #[serde(flatten)]
@@ -104,7 +105,7 @@ pub struct BatchSummary {
 }
 
 /// Items by state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Counts {
     /// Nobody has decided.
     pub pending: u64,
@@ -131,7 +132,7 @@ impl Counts {
 }
 
 /// An item as it stands now.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Item {
     /// Its number.
     pub id: i64,

@@ -1,5 +1,6 @@
 //! `tunesmith finetune`, and the way of a run that people are asked something for: it trains, or waits, or ends.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub(super) fn go(
                 return Err(error);
             }
         };
-        let waiting = Waiting::new(config, held.as_ref(), waits_for, submitted);
+        let waiting = Waiting::new(config, options, held.as_ref(), waits_for, submitted);
         if !wait {
             return Ok(waiting.answer());
         }
@@ -154,14 +155,22 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(config: &RunConfig, held: Option<&HeldRun>, waits_for: WaitsFor, submitted: Submitted) -> Self {
+    fn new(
+        config: &RunConfig,
+        options: &Options,
+        held: Option<&HeldRun>,
+        waits_for: WaitsFor,
+        submitted: Submitted,
+    ) -> Self {
         let run = held.map(|held| held.record().id.clone()).unwrap_or_default();
-        let approvals = &config.review.approvals;
-        let approvals = std::path::absolute(approvals).unwrap_or_else(|_| approvals.clone());
-        let flag = format!("--approvals '{}'", approvals.display());
+        // Whatever folder they are given in.
+        let absolute =
+            |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let file = options.plugins.sources.file.as_deref().map(|file| format!("--config '{}' ", absolute(file)));
+        let flags = format!("{}--approvals '{}'", file.unwrap_or_default(), absolute(&config.review.approvals));
         Self {
-            review: [format!("tunesmith review {flag}"), format!("tunesmith serve {flag}")],
-            resume: format!("tunesmith runs resume {run} {flag}"),
+            review: [format!("tunesmith review {flags}"), format!("tunesmith serve {flags}")],
+            resume: format!("tunesmith runs resume {run} {flags}"),
             run,
             waits_for,
             submitted,

@@ -157,3 +157,53 @@ fn endpoint(own: &SyntheticOptions, key_of_environment: bool) -> Result<Option<E
         timeout_s: own.synthetic_timeout_s.map_or(60, NonZeroU32::get),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(own: SyntheticOptions) -> Result<SyntheticConfig, String> {
+        let options = Options { synthetic: own, ..Options::default() };
+        SyntheticConfig::new(&options).map_err(|error| error.to_string())
+    }
+
+    fn at(url: &str) -> SyntheticOptions {
+        SyntheticOptions { synthetic_url: Some(url.to_owned()), ..SyntheticOptions::default() }
+    }
+
+    #[test]
+    fn defaults_ask_no_server_and_a_named_one_within_a_budget() {
+        let without = config(SyntheticOptions::default()).unwrap();
+        let SyntheticConfig { generator, endpoint, temperature, few_shot } = without;
+        assert_eq!((generator, endpoint, temperature, few_shot), (GeneratorChoice::Auto, None, 0.9, 4));
+        let with = config(at("http://127.0.0.1:8000/v1/")).unwrap().endpoint.unwrap();
+        let EndpointConfig { url, model, concurrency, max_requests, max_tokens, retries, timeout_s, .. } = with;
+        assert_eq!((url.as_str(), model, concurrency), ("http://127.0.0.1:8000/v1", None, 4));
+        assert_eq!((max_requests, max_tokens, retries, timeout_s), (200, 200_000, 4, 60));
+    }
+
+    #[test]
+    fn an_address_with_a_secret_is_refused_and_not_repeated() {
+        for url in ["https://me:secret@llm.example.com/v1", "https://llm.example.com/v1?api-key=secret"] {
+            assert_eq!(
+                config(at(url)).unwrap_err(),
+                "`synthetic.synthetic_url` is \"https://llm.example.com\": it held a user, a password or a query, and a key \
+                 belongs into `--synthetic-api-key-file`; give an address such as `http://127.0.0.1:8000/v1`"
+            );
+        }
+        for url in ["ftp://llm.example.com", "llm", "127.0.0.1:8000"] {
+            assert!(config(at(url)).unwrap_err().contains("give an address such as"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_generator_that_needs_a_server_wants_one_named() {
+        let own = SyntheticOptions { generator: Some(GeneratorChoice::Endpoint), ..SyntheticOptions::default() };
+        assert_eq!(
+            config(own).unwrap_err(),
+            "`synthetic.synthetic_url` is not set: name the server with `--synthetic-url`, such as `http://127.0.0.1:8000/v1`"
+        );
+        let own = SyntheticOptions { synthetic_temperature: Some(2.5), ..SyntheticOptions::default() };
+        assert!(config(own).unwrap_err().starts_with("`synthetic.synthetic_temperature` is 2.5: "));
+    }
+}

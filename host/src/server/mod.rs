@@ -8,6 +8,7 @@
 mod access;
 mod analysis;
 mod annotations;
+mod api;
 mod approvals;
 mod body;
 mod connections;
@@ -187,6 +188,7 @@ fn router(shared: Arc<Shared>) -> Router {
     };
     receiver
         .route("/healthz", get(|| async { "ok\n" }))
+        .nest(api::ROOT, api::router())
         .merge(web::routes())
         .fallback(web::no_such_path)
         .with_state(shared)

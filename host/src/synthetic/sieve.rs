@@ -72,13 +72,17 @@ impl<'a> Sieve<'a> {
             answers.insert(folded(dataset::output(example)));
         }
         let longest = real().flat_map(|example| lengths(&Content::of(example))).max().unwrap_or(0);
+        // What trains is shown and compared with: it is there twice.
+        let mut seen = HashSet::new();
+        let contents = real().map(Content::of).filter(|content| seen.insert(content.sha256()));
+        let known = contents.map(Known::new).collect();
         Self {
             wanted,
             threshold: config.dataset.near_duplicate_threshold,
             redactor: Redactor::of_texts(&config.redaction),
             answers: Answers::of(wanted.agent_type, wanted.parents),
             most_chars: (4 * longest).clamp(ALWAYS_CHARS, MOST_CHARS),
-            known: real().map(|example| Known::new(Content::of(example))).collect(),
+            known,
             batch: Vec::new(),
             held_out: wanted.held_out.iter().map(|example| Shingles::of(dataset::input(example))).collect(),
             approved,

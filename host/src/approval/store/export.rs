@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{ApprovalStore, Cursor, Filter, Page};
 use crate::approval::{ApprovalError, Batch, Event, Item};
 
 /// An item, what made it and of what, and everything that happened to it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Exported {
     /// The item.
     #[serde(flatten)]

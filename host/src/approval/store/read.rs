@@ -89,10 +89,8 @@ impl ApprovalStore {
     /// # Errors
     /// [`ApprovalError`].
     pub fn counts(&self, filter: &Filter) -> Result<Counts, ApprovalError> {
-        let (condition, values) = condition(&Filter { state: None, ..filter.clone() });
-        let sql = format!(
-            "SELECT i.state, count(*) FROM items i JOIN batches b ON b.id = i.batch WHERE {condition} GROUP BY i.state"
-        );
+        let (condition, values) = condition(&Filter { state: None, ..filter.clone() }, ALONE);
+        let sql = format!("SELECT i.state, count(*) FROM items i WHERE {condition} GROUP BY i.state");
         let rows: Vec<(String, i64)> = self.run(|connection| {
             let mut statement = connection.prepare_cached(&sql)?;
             statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
@@ -153,10 +151,9 @@ impl ApprovalStore {
     /// # Errors
     /// [`ApprovalError`].
     pub fn place(&self, filter: &Filter, id: i64) -> Result<u64, ApprovalError> {
-        let (condition, mut values) = condition(filter);
+        let (condition, mut values) = condition(filter, ALONE);
         values.push(id.into());
-        let sql =
-            format!("SELECT count(*) FROM items i JOIN batches b ON b.id = i.batch WHERE {condition} AND i.id <= ?");
+        let sql = format!("SELECT count(*) FROM items i WHERE {condition} AND i.id <= ?");
         let count: i64 = self
             .run(|connection| connection.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0)))?;
         Ok(count.unsigned_abs())
@@ -167,9 +164,9 @@ impl ApprovalStore {
     /// # Errors
     /// [`ApprovalError`].
     pub fn seen(&self, filter: &Filter, limit: usize) -> Result<Vec<Seen>, ApprovalError> {
-        let (condition, values) = condition(filter);
+        let (condition, values) = condition(filter, ALONE);
         let sql = format!(
-            "SELECT i.id, i.version, i.content_sha256 FROM items i JOIN batches b ON b.id = i.batch WHERE {condition}
+            "SELECT i.id, i.version, i.content_sha256 FROM items i WHERE {condition}
              ORDER BY i.id LIMIT {limit}"
         );
         self.run(|connection| {
@@ -227,7 +224,7 @@ impl ApprovalStore {
         order: &str,
         limit: usize,
     ) -> Result<Vec<Item>, ApprovalError> {
-        let (condition, mut values) = condition(filter);
+        let (condition, mut values) = condition(filter, JOINED);
         values.push(id.into());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = format!("{ITEM} WHERE {condition} AND {place} ORDER BY i.id {order} LIMIT {limit}");
@@ -250,7 +247,14 @@ impl Counts {
     }
 }
 
-fn condition(filter: &Filter) -> (String, Vec<Value>) {
+/// What a batch has to be: of a query that joins `batches`, and of one that counts items by their own indices.
+const JOINED: [&str; 2] = ["b.project = ?", "b.agent_type = ?"];
+const ALONE: [&str; 2] = [
+    "i.batch IN (SELECT id FROM batches WHERE project = ?)",
+    "i.batch IN (SELECT id FROM batches WHERE agent_type = ?)",
+];
+
+fn condition(filter: &Filter, [of_project, of_agent]: [&'static str; 2]) -> (String, Vec<Value>) {
     let (mut conditions, mut values) = (vec!["true"], Vec::new());
     let mut add = |condition, value: Option<Value>| {
         if let Some(value) = value {
@@ -261,8 +265,8 @@ fn condition(filter: &Filter) -> (String, Vec<Value>) {
     let text = |text: &Option<String>| text.clone().map(Value::from);
     add("i.state = ?", filter.state.map(|state| state.name().to_owned().into()));
     add("i.batch = ?", filter.batch.map(Value::from));
-    add("b.project = ?", text(&filter.project));
-    add("b.agent_type = ?", text(&filter.agent_type));
+    add(of_project, text(&filter.project));
+    add(of_agent, text(&filter.agent_type));
     add("i.kind = ?", filter.kind.map(|kind| kind_name(kind).to_owned().into()));
     add("i.decided_by = ?", text(&filter.decided_by));
     add("instr(lower(i.content), lower(?)) > 0", text(&filter.text));

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
+use super::answers::NOT_JSON;
 use super::prompt::{Prompt, Writer};
 use super::sieve::{REFUSAL, Sieve};
 use super::{Spent, SyntheticError, Wanted};
@@ -22,6 +23,8 @@ use server::{Failure, Outcome, Reply, Server, Shared};
 
 /// Reason of a request that no attempt got an answer to.
 const UNANSWERED: &str = "no answer";
+/// Reason of an answer that was too long: what is whole of it counts.
+const CUT: &str = "answer cut at its longest";
 /// Reason of a request whose examples the model has no room for; `--few-shot` shows fewer.
 const TOO_LONG_PROMPT: &str = "prompt beyond the model's context";
 /// Requests in a row that give no candidate, after which no more are made.
@@ -146,7 +149,8 @@ impl Run<'_, '_> {
         let full = self.in_flight.len() >= self.endpoint.concurrency;
         // The first request alone shows what the server takes.
         let untried = self.spent.requests == 0 && !self.in_flight.is_empty();
-        if missing == 0 || full || untried || self.fruitless >= FRUITLESS || self.out_of_budget {
+        let hopeless = self.fruitless as usize + self.in_flight.len() >= FRUITLESS as usize;
+        if missing == 0 || full || untried || hopeless || self.out_of_budget {
             return None;
         }
         let prompt = self.again.pop().unwrap_or_else(|| {
@@ -220,6 +224,9 @@ impl Run<'_, '_> {
         if reply.refused {
             return self.sieve.leave_out(REFUSAL);
         }
+        if reply.cut {
+            self.sieve.leave_out(CUT);
+        }
         for proposal in prompt.read(self.wanted, &reply.text) {
             match proposal {
                 Ok(proposal) => {
@@ -227,6 +234,7 @@ impl Run<'_, '_> {
                         self.fruitless = 0;
                     }
                 }
+                Err(NOT_JSON) if reply.cut => {}
                 Err(reason) => self.sieve.leave_out(reason),
             }
         }

@@ -56,6 +56,8 @@ pub(super) struct Reply {
     pub(super) text: String,
     /// Whether the server says that the model, or a filter before it, refused.
     pub(super) refused: bool,
+    /// Whether the answer would have gone on.
+    pub(super) cut: bool,
     pub(super) prompt_tokens: Option<u64>,
     pub(super) completion_tokens: Option<u64>,
 }
@@ -145,9 +147,10 @@ impl Server {
         let url = format!("{}/chat/completions", self.url);
         let request = || self.http.post(&url).header(CONTENT_TYPE, "application/json").body(body.to_owned());
         let (result, requests) = self.attempt(shared, request);
-        let result = result.and_then(|body| reply(&url, &body));
+        let result = result.and_then(|body| reply(&self.url, &body));
         let result = result.map_err(|failure| match failure {
             Failure::NotTaken { status: 404, answer } => {
+                let url = self.url.clone();
                 Failure::Final(SyntheticError::UnknownModel { url, model: model.to_owned(), answer })
             }
             other => other,
@@ -174,6 +177,10 @@ impl Server {
                     named = retry_after(&response);
                     let status = response.status().as_u16();
                     let answer = self.words(response);
+                    // llama-cpp-python calls what it does not know an error of its own.
+                    if status == 500 && answer.contains("response_format") {
+                        return (Err(Failure::NotTaken { status, answer }), requests);
+                    }
                     SyntheticError::Failed { url: self.url.clone(), status, answer, attempts: attempt }
                 }
                 Ok(response) => match self.read(response) {
@@ -269,10 +276,12 @@ fn reply(url: &str, body: &[u8]) -> Result<Reply, Failure> {
     let malformed = |reason: String| Failure::Final(SyntheticError::Malformed { url: url.to_owned(), reason });
     let completion: Completion = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
     let choice = completion.choices.into_iter().next().ok_or_else(|| malformed("it has no choice".to_owned()))?;
-    let refused = choice.message.refusal.is_some() || choice.finish_reason.as_deref() == Some("content_filter");
+    let ended_by = |reason: &str| choice.finish_reason.as_deref() == Some(reason);
+    let refused = choice.message.refusal.is_some() || ended_by("content_filter");
+    let cut = ended_by("length");
     let (prompt_tokens, completion_tokens) =
         completion.usage.map_or((None, None), |usage| (usage.prompt_tokens, usage.completion_tokens));
-    Ok(Reply { text: choice.message.content.unwrap_or_default(), refused, prompt_tokens, completion_tokens })
+    Ok(Reply { text: choice.message.content.unwrap_or_default(), refused, cut, prompt_tokens, completion_tokens })
 }
 
 /// The key, and where it is from.
