@@ -11,6 +11,7 @@ use super::analysis::Desk;
 use super::approvals::Approvals;
 use super::error::ServerError;
 use super::refusal::Refusal;
+use super::room::Budget;
 use super::store_writer::StoreWriter;
 use super::token;
 use crate::people::{People, Person};
@@ -40,12 +41,17 @@ pub(super) struct Tenant {
     writer: Option<StoreWriter>,
     pub(super) desk: Desk,
     pub(super) approvals: Approvals,
+    /// Of decisions that programs send.
+    pub(super) decisions: Arc<Budget>,
 }
+
+/// Memory of the decisions that a tenant's programs send at once.
+const DECISIONS: usize = 64 << 20;
 
 impl Tenant {
     pub(super) fn new(access: TenantAccess, writer: Option<StoreWriter>) -> Self {
         let approvals = Approvals::new(access.approvals.clone());
-        Self { access, writer, desk: Desk::new(), approvals }
+        Self { access, writer, desk: Desk::new(), approvals, decisions: Budget::new(DECISIONS) }
     }
 
     /// What writes to its telemetry store.
