@@ -115,7 +115,7 @@ fn help_names_every_command_with_examples_and_exits_with_0() {
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     for command in
-        ["finetune", "extract", "analyze", "import", "sync", "annotate", "serve", "mark", "plugins", "doctor"]
+        ["finetune", "extract", "analyze", "import", "sync", "annotate", "serve", "people", "mark", "plugins", "doctor"]
     {
         assert!(text.contains(&format!("\n  {command} ")), "{command}: {text}");
     }

@@ -38,6 +38,7 @@ mod review;
 mod review_api;
 mod review_document;
 mod review_faults;
+mod review_pages;
 mod reviewing;
 mod serving;
 mod serving_analysis;

@@ -401,9 +401,6 @@ fn a_token_reaches_its_own_tenants_store_and_no_other() {
         people: home.path(name).join("people.toml"),
         output_dir: home.path(name).join("outputs"),
         store_quota: None,
-        approvals: home.path(name).join("approvals.sqlite"),
-        people: home.path(name).join("people.toml"),
-        output_dir: home.path(name).join("outputs"),
     };
     let options = ServeOptions { listen: Some("127.0.0.1:0".to_owned()), ..ServeOptions::default() };
     let config = ServeConfig::new(&Options { serve: options, ..Options::default() }).unwrap();

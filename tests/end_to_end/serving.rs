@@ -46,7 +46,7 @@ impl Serving {
         Self::started(home.command(&[&own, args].concat()))
     }
 
-    /// Of a `serve --otlp --json`; the token is that of its first tenant.
+    /// Of a `serve --json`; the token is that of its first tenant, and empty without `--otlp`.
     pub(crate) fn started(mut command: Command) -> Self {
         let stderr = tempfile::tempfile().unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());
@@ -64,8 +64,8 @@ impl Serving {
     }
 
     pub(crate) fn token_of(&self, tenant: usize) -> String {
-        let file = self.announced["tenants"][tenant]["token_file"].as_str().unwrap();
-        fs::read_to_string(file).unwrap().trim().to_owned()
+        let file = self.announced["tenants"][tenant]["token_file"].as_str();
+        file.map(|file| fs::read_to_string(file).unwrap().trim().to_owned()).unwrap_or_default()
     }
 
     pub(crate) fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answered {
@@ -149,6 +149,14 @@ impl Answered {
 }
 
 /// One request on a connection of its own.
+pub(crate) fn get(address: &str, path: &str, headers: &str) -> std::io::Result<Answered> {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(head.as_bytes())?;
+    answered(stream)
+}
+
+/// As [`get`].
 pub(crate) fn post(address: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answered> {
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",

@@ -41,17 +41,17 @@ pub(super) struct Tenant {
     writer: Option<StoreWriter>,
     pub(super) desk: Desk,
     pub(super) approvals: Approvals,
-    /// Of decisions that programs send.
-    pub(super) decisions: Arc<Budget>,
+    /// Memory of requests that are decisions.
+    pub(super) budget: Arc<Budget>,
 }
 
-/// Memory of the decisions that a tenant's programs send at once.
-const DECISIONS: usize = 64 << 20;
+/// Bodies of decisions are short: many at once find room.
+const DECISIONS: usize = 32 << 20;
 
 impl Tenant {
     pub(super) fn new(access: TenantAccess, writer: Option<StoreWriter>) -> Self {
         let approvals = Approvals::new(access.approvals.clone());
-        Self { access, writer, desk: Desk::new(), approvals, decisions: Budget::new(DECISIONS) }
+        Self { access, writer, desk: Desk::new(), approvals, budget: Budget::new(DECISIONS) }
     }
 
     /// What writes to its telemetry store.

@@ -1,4 +1,5 @@
-//! The receiver: agents' spans over OTLP/HTTP, and feedback on them, into the stores of tenants.
+//! The server: pages on which people review what was generated (`web/`), and where it is asked for the receiver: agents' spans over
+//! OTLP/HTTP, and feedback on them, into the stores of tenants. Of the receiver:
 //!
 //! - What is acknowledged is on the disk: one thread owns a store, writes all that waits as one transaction, and then answers
 //!   each request of it. Whatever cannot be written now is refused with a status that makes exporters send it again.

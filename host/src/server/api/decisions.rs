@@ -136,7 +136,7 @@ async fn read(shared: &Shared, request: Request) -> Result<(Caller, Reviewer, Va
             return Err(problem);
         }
     };
-    let mut room = caller.tenant.decisions.room();
+    let mut room = caller.tenant.budget.room();
     let bytes = body::read(body, MOST_BYTES, shared.config.request_timeout, &mut room).await?;
     let bytes = body::inflate(bytes, compression, MOST_BYTES, &mut room)?;
     let value = serde_json::from_slice(&bytes).map_err(Problem::not_json)?;
