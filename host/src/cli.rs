@@ -14,7 +14,8 @@ pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use people::{AddPersonArgs, PeopleArgs, PeopleCommand, RemovePersonArgs};
 pub use plugins::{KeygenArgs, SignArgs};
 pub use review::{
-    ApprovalArgs, DecideArgs, EditArgs, ItemArgs, ListArgs, RestoreArgs, ReviewArgs, ReviewCommand, ReviewExportArgs,
+    ApprovalArgs, DecideArgs, EditArgs, ItemArgs, ListArgs, PushArgs, RestoreArgs, ReviewArgs, ReviewCommand,
+    ReviewExportArgs, ReviewServerArgs,
 };
 pub use runs::{RunsArgs, RunsCommand};
 pub use serve::ServeArgs;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::chromium::{Chromium, Screen, TAB};
 
@@ -19,17 +19,24 @@ impl Chromium {
     pub(crate) fn keeps_nobody_out<'a>(&'a self, name: &'a str, axe: &'a str) -> impl Future<Output = ()> + 'a {
         let place = std::panic::Location::caller();
         async move {
-            let mut found = Vec::new();
-            for screen in [Screen::Desktop, Screen::Phone] {
-                self.screen(screen).await;
-                found.extend(self.violations(axe).await);
-                found.extend(self.too_wide().await);
-                self.shot(name, screen).await;
-            }
-            self.screen(Screen::Desktop).await;
-            found.extend(self.unreached().await);
+            let found = self.barriers(axe).await;
+            self.shot(name, Screen::Phone).await;
+            self.shot(name, Screen::Desktop).await;
             assert!(found.is_empty(), "{place}: {name}: {found:#?}");
         }
+    }
+
+    /// What keeps somebody from using the page.
+    pub(crate) async fn barriers(&self, axe: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for screen in [Screen::Desktop, Screen::Phone] {
+            self.screen(screen).await;
+            found.extend(self.violations(axe).await);
+            found.extend(self.too_wide().await);
+        }
+        self.screen(Screen::Desktop).await;
+        found.extend(self.unreached().await);
+        found
     }
 
     /// Violations of axe-core's rules that are serious or critical.
@@ -84,7 +91,7 @@ impl Chromium {
         let left = "
             return [...document.querySelectorAll('[data-tab-stop]:not([data-reached])')]
                 .map(it => `is not reached by Tab: ${it.outerHTML.slice(0, 120)}`);";
-        found.extend(texts(&self.script(left, vec![json!(null)]).await));
+        found.extend(texts(&self.script(left, vec![]).await));
         found
     }
 }

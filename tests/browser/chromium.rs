@@ -104,8 +104,15 @@ impl Chromium {
     async fn connect(driver: &str, profile: &std::path::Path) -> Self {
         let profile = format!("--user-data-dir={}", profile.display());
         // Without a sandbox, because CI is root; what is shown is our own server's.
-        let args =
-            ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en", &profile];
+        let args = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--lang=en",
+            &profile,
+        ];
         let mut capabilities = Capabilities::new();
         capabilities.insert("goog:chromeOptions".to_owned(), json!({ "args": args }));
         capabilities.insert("goog:loggingPrefs".to_owned(), json!({ "browser": "ALL" }));

@@ -15,6 +15,14 @@ fn no_page_keeps_anybody_out() {
         let (code, told) = home.run(&["finetune"]);
         assert_eq!(code, Some(3), "{told}");
         let serving = home.serve();
+        chromium
+            .open("data:text/html,<html><img src='x'><a href='/'>link</a><div style='width:9999px'>wide</div>")
+            .await;
+        let found = chromium.barriers(&axe).await;
+        for known in ["image-alt: ", "html-has-lang: ", "wider than 360: <div"] {
+            assert!(found.iter().any(|it| it.contains(known)), "{known} is not found: {found:#?}");
+        }
+
         chromium.open(&serving.url("/")).await;
         chromium.keeps_nobody_out("login", &axe).await;
         chromium.sign_in(&serving.url("/review"), &serving.token).await;
@@ -26,6 +34,17 @@ fn no_page_keeps_anybody_out() {
         visit("items", "/review/items").await;
         visit("item", "/review/items/1").await;
         visit("people", "/people").await;
+        visit("keys", "/review/keys").await;
+
+        // Many at once: a sample of them is looked at first.
+        chromium.open(&serving.url("/review/items?state=pending")).await;
+        chromium.click("details.bulk summary").await;
+        chromium.click("details.bulk button").await;
+        chromium.until("the sample", || async { chromium.path().await == "/review/bulk" }).await;
+        chromium.keeps_nobody_out("bulk", &axe).await;
+        chromium.click("form[action='/review/bulk/cancel'] button").await;
+        chromium.until("the end of it", || async { chromium.path().await != "/review/bulk" }).await;
+
         visit("not-found", "/nowhere").await;
         visit("runs-waiting", "/runs").await;
         visit("adapters-none", "/adapters").await;

@@ -153,6 +153,8 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("review --config", "review list --config {}", "tunesmith.toml"),
     ("review edit --from", "review edit 1-00000000 --from {}", "records.jsonl"),
     ("review export --output", "review export --output {}", "new.jsonl"),
+    ("review push --phoenix-api-key-file", "review push --phoenix-api-key-file {}", "key"),
+    ("review poll --phoenix-api-key-file", "review poll --phoenix-api-key-file {}", "key"),
     ("review restore --journal", "review restore --approvals new.sqlite --journal {}", "records.jsonl"),
     ("runs list --store", "runs list --store {}", "telemetry.sqlite"),
     ("runs list --config", "runs list --config {}", "tunesmith.toml"),

@@ -10,4 +10,5 @@ if [ $# -lt 2 ] && [ ! -x "$python" ]; then
     python3 -m venv "$venv"
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
-exec "$python" "$here/check.py" "$binary"
+"$python" "$here/check.py" "$binary"
+exec "$python" "$here/review.py" "$binary"

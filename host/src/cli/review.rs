@@ -79,6 +79,13 @@ Examples:
     Restore(RestoreArgs),
     /// List what generators gave, and where its items stand
     Batches,
+    /// Show what is pending in a project of a Phoenix server, a span for each item; repeating it changes nothing
+    #[command(after_help = "Example:\n  tunesmith review push --batch 1 --phoenix-url http://127.0.0.1:6006")]
+    Push(PushArgs),
+    /// Take what people said of those spans as their decisions: annotations `human_approval` of kind HUMAN, `approved` or
+    /// `rejected`, by a user of Phoenix or with somebody's name as their identifier
+    #[command(after_help = "Example:\n  tunesmith review poll --phoenix-url http://127.0.0.1:6006")]
+    Poll(ReviewServerArgs),
 }
 
 /// Arguments of `review list`.
@@ -178,4 +185,39 @@ pub struct RestoreArgs {
     /// The journal, which lies beside its store
     #[arg(long, value_name = "FILE")]
     pub journal: PathBuf,
+}
+
+/// Arguments of `review push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// Only items of this batch [default: of all]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<i64>,
+    /// Where they are shown.
+    #[command(flatten)]
+    pub server: ReviewServerArgs,
+}
+
+/// A project of a Phoenix server, for reviews.
+#[derive(Debug, Args)]
+pub struct ReviewServerArgs {
+    /// Phoenix's address, such as http://127.0.0.1:6006
+    #[arg(long, env = "TUNESMITH_PHOENIX_URL", value_name = "URL")]
+    pub phoenix_url: Option<String>,
+    /// File with Phoenix's API key [default: the variable PHOENIX_API_KEY]
+    #[arg(long, env = "TUNESMITH_PHOENIX_API_KEY_FILE", value_name = "FILE")]
+    pub phoenix_api_key_file: Option<PathBuf>,
+    /// Project of the reviews, which is made where it is not there
+    #[arg(long = "project", value_name = "NAME", default_value = "tunesmith-review")]
+    pub review_project: String,
+}
+
+impl ReviewServerArgs {
+    /// As settings.
+    pub fn over(&self, mut options: Options) -> Options {
+        options.project = Some(self.review_project.clone());
+        options.telemetry.phoenix_url = self.phoenix_url.clone();
+        options.telemetry.phoenix_api_key_file = self.phoenix_api_key_file.clone();
+        options
+    }
 }

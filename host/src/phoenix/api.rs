@@ -175,6 +175,34 @@ impl Phoenix {
         self.connection.post(&["v1", "span_annotations"], &[("sync", "true")], body).map(drop)
     }
 
+    /// Makes a project.
+    pub(super) fn create_project(&self, name: &str, description: &str) -> Result<(), PhoenixError> {
+        let body = json!({ "name": name, "description": description });
+        self.connection.post(&["v1", "projects"], &[], &body).map(drop)
+    }
+
+    /// Makes spans: all of them, or none where one is there already.
+    pub(super) fn create_spans(&self, project: &Project, body: &Value) -> Result<(), PhoenixError> {
+        self.connection.post(&["v1", "projects", &project.id, "spans"], &[], body).map(drop)
+    }
+
+    /// The names of the server's users by their ids: all that the key may see, which is none for most keys.
+    pub(super) fn users(&self) -> Result<Vec<(String, String)>, PhoenixError> {
+        let (mut users, mut cursors) = (Vec::new(), Cursors::default());
+        loop {
+            let page = match self.page(&["v1", "users"], &[("limit", "1000")], cursors.current()) {
+                Err(PhoenixError::Forbidden { .. } | PhoenixError::Refused { .. }) => return Ok(users),
+                page => page?,
+            };
+            for user in &page.items {
+                users.push((self.text(user, "id")?, self.text(user, "username")?));
+            }
+            if !cursors.advance(page.next, self)? {
+                return Ok(users);
+            }
+        }
+    }
+
     fn page(&self, path: &[&str], query: &[(&str, &str)], cursor: Option<&str>) -> Result<Page, PhoenixError> {
         let mut query = query.to_vec();
         query.extend(cursor.map(|cursor| ("cursor", cursor)));

@@ -7,10 +7,12 @@ mod api;
 mod client;
 mod error;
 mod mark;
+mod review;
 mod sync;
 
 pub use api::Phoenix;
 pub use client::Server;
 pub use error::PhoenixError;
 pub use mark::{MarkReport, USED_IN_TRAINING, Used, mark_used};
+pub use review::{HumanVerdict, PushReport, ReviewSpan, poll, push};
 pub use sync::{Range, SyncProgress, SyncReport, sync};

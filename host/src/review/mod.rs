@@ -4,8 +4,10 @@ mod editor;
 mod error;
 mod form;
 mod handle;
+mod phoenix;
 
 pub use editor::edit;
 pub use error::ReviewError;
 pub use form::{parse, write};
 pub use handle::Handle;
+pub use phoenix::{Polled, poll, push};

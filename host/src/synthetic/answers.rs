@@ -42,8 +42,17 @@ pub(super) enum Shape {
 }
 
 impl Answers {
-    /// As the real examples have them.
+    /// As the answers that people approved are.
     pub(super) fn of(agent_type: &str, examples: &[Example]) -> Self {
+        Self::of_texts(agent_type, examples, better)
+    }
+
+    /// As all answers of the agent are, those that people turned down too: what a worse one may be.
+    pub(super) fn of_all(agent_type: &str, examples: &[Example]) -> Self {
+        Self::of_texts(agent_type, examples, both)
+    }
+
+    fn of_texts(agent_type: &str, examples: &[Example], texts: fn(&Example) -> Vec<&str>) -> Self {
         let all: Vec<&str> = examples.iter().flat_map(texts).filter(|text| !text.trim().is_empty()).collect();
         let distinct: BTreeMap<String, &str> = all.iter().map(|text| (folded(text), *text)).collect();
         // Of another agent a choice shows in its repetitions.
@@ -105,12 +114,18 @@ impl Shape {
     }
 }
 
-/// Every answer of an example, the worse one too: it is what the agent said.
-fn texts(example: &Example) -> Vec<&str> {
+fn better(example: &Example) -> Vec<&str> {
     match example {
         Example::Instruction(example) => vec![&example.output],
-        Example::Preference(pair) => vec![&pair.chosen, &pair.rejected],
+        Example::Preference(pair) => vec![&pair.chosen],
         Example::Triplet(_) => Vec::new(),
+    }
+}
+
+fn both(example: &Example) -> Vec<&str> {
+    match example {
+        Example::Preference(pair) => vec![&pair.chosen, &pair.rejected],
+        Example::Instruction(_) | Example::Triplet(_) => better(example),
     }
 }
 

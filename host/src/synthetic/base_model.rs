@@ -14,7 +14,7 @@ use trainer_cuda::formats::BaseModel;
 use trainer_cuda::generator::sampling::Sampling;
 use trainer_cuda::generator::{AnswerConfig, Generator};
 
-use super::answers::{Answers, NOT_JSON};
+use super::answers::{Answers, NOT_JSON, folded};
 use super::draw::{Draw, mixed};
 use super::prompt::{quoted, texts, whole};
 use super::proposal::{Proposal, serving, sha256};
@@ -58,7 +58,7 @@ pub(super) fn fill(
     base.decoder().map_err(|error| cannot(error.to_string()))?;
     let (device, _) = config.compute.open().map_err(ours)?;
     let precision = config.compute.precision_on(&device).map_err(ours)?;
-    let writer = Writer::new(&base, config, wanted, sieve.answers().clone(), seed).map_err(|e| ours(e.into()))?;
+    let writer = Writer::new(&base, config, wanted, sieve.answers(), seed).map_err(|e| ours(e.into()))?;
     let spent = match device {
         Opened::Cpu(cpu) => writer.write(cpu, precision, sieve, progress)?,
         Opened::Cuda(cuda) => writer.write(*cuda, precision, sieve, progress)?,
@@ -70,6 +70,7 @@ struct Writer<'a> {
     base: &'a BaseModel,
     wanted: &'a Wanted<'a>,
     answers: Answers,
+    worse: Answers,
     few_shot: usize,
     temperature: f32,
     seed: u64,
@@ -93,7 +94,7 @@ impl<'a> Writer<'a> {
         base: &'a BaseModel,
         config: &RunConfig,
         wanted: &'a Wanted<'a>,
-        answers: Answers,
+        [answers, worse]: [Answers; 2],
         seed: u64,
     ) -> Result<Self, TrainerError> {
         let serving = serving(wanted.parents, wanted.kind);
@@ -106,7 +107,7 @@ impl<'a> Writer<'a> {
         let wished = base.tokenizer.encode(&opening(wanted))?.len() + (few_shot + 3) * (longest + 2) + MOST_NEW_TOKENS;
         let max_length = wished.min(MOST_TOKENS).min(base.decoder()?.max_position_embeddings);
         let temperature = config.synthetic.temperature;
-        Ok(Self { base, wanted, answers, few_shot, temperature, seed, serving, longest, max_length })
+        Ok(Self { base, wanted, answers, worse, few_shot, temperature, seed, serving, longest, max_length })
     }
 
     fn write<D: Device>(
@@ -205,13 +206,14 @@ impl<'a> Writer<'a> {
 
     /// What is given of the new example, and what the model begins with.
     fn given(&self, draw: &mut Draw) -> (Given, &'static str) {
-        let choices = self.answers.choices().unwrap_or_default();
+        let [choices, worse] = [&self.answers, &self.worse].map(|answers| answers.choices().unwrap_or_default());
         let of = |texts: Vec<(&'static str, String)>| Given { texts, target: None };
         match self.wanted.kind {
-            ExampleKind::PreferencePair if choices.len() > 1 => {
-                let two = draw.some(&(0..choices.len()).collect::<Vec<_>>(), 2);
-                let texts = vec![("chosen", choices[two[0]].clone()), ("rejected", choices[two[1]].clone())];
-                (of(texts), "input")
+            ExampleKind::PreferencePair if !choices.is_empty() && worse.len() > 1 => {
+                let chosen = &choices[draw.below(choices.len())];
+                let others: Vec<&String> = worse.iter().filter(|other| folded(other) != folded(chosen)).collect();
+                let rejected = others[draw.below(others.len())];
+                (of(vec![("chosen", chosen.clone()), ("rejected", rejected.clone())]), "input")
             }
             ExampleKind::PreferencePair => {
                 let target = self.serving[draw.below(self.serving.len())];

@@ -20,6 +20,8 @@ const PER_REQUEST: usize = 4;
 pub(super) struct Writer<'a> {
     wanted: &'a Wanted<'a>,
     answers: Answers,
+    /// What the worse of two answers may be.
+    worse: Answers,
     few_shot: usize,
     seed: u64,
     /// Parents that serve.
@@ -57,7 +59,7 @@ enum Ask {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(wanted: &'a Wanted<'a>, answers: Answers, few_shot: usize, seed: u64) -> Self {
+    pub(super) fn new(wanted: &'a Wanted<'a>, [answers, worse]: [Answers; 2], few_shot: usize, seed: u64) -> Self {
         let serving = serving(wanted.parents, wanted.kind);
         let pairs = wanted.parents.iter().chain(wanted.existing).filter(|e| matches!(e, Example::Preference(_)));
         let paired: HashSet<String> = pairs.map(|pair| folded(dataset::input(pair))).collect();
@@ -67,7 +69,7 @@ impl<'a> Writer<'a> {
             ExampleKind::ApprovedExample | ExampleKind::Triplet => Vec::new(),
         };
         let unpaired = Draw::new(seed).some(&unpaired, usize::MAX);
-        Self { wanted, answers, few_shot, seed, serving, unpaired }
+        Self { wanted, answers, worse, few_shot, seed, serving, unpaired }
     }
 
     /// Prompt number `number`, for at most `missing` examples.
@@ -104,7 +106,7 @@ impl<'a> Writer<'a> {
         Prompt {
             system: self.system(),
             user,
-            schema: schema_of_examples(kind, &self.answers, n),
+            schema: schema_of_examples(kind, &self.answers, &self.worse, n),
             parents: shots,
             seed,
             n,
@@ -157,7 +159,7 @@ impl<'a> Writer<'a> {
             user.push_str(&format!("It is one of: {}\n", listed(&wrong)));
         }
         user.push_str("Answer with JSON alone: {\"rejected\": ...}\n");
-        let wrong = if wrong.is_empty() { self.answers.clone() } else { Answers::Choice(wrong) };
+        let wrong = if wrong.is_empty() { self.worse.clone() } else { Answers::Choice(wrong) };
         let shown = std::iter::once(target).chain(shots).collect();
         Prompt {
             system: self.system(),
@@ -327,12 +329,13 @@ fn choices_by_index(choices: &[String]) -> Vec<usize> {
     (0..choices.len()).collect()
 }
 
-fn schema_of_examples(kind: ExampleKind, answers: &Answers, n: usize) -> String {
+fn schema_of_examples(kind: ExampleKind, answers: &Answers, worse: &Answers, n: usize) -> String {
     let open = text_schema(&Answers::Open);
     let properties: Vec<(&str, String)> = fields(kind)
         .iter()
         .map(|&field| match field {
-            "output" | "chosen" | "rejected" => (field, text_schema(answers)),
+            "output" | "chosen" => (field, text_schema(answers)),
+            "rejected" => (field, text_schema(worse)),
             _ => (field, open.clone()),
         })
         .collect();

@@ -44,6 +44,7 @@ pub(super) struct Sieve<'a> {
     threshold: f64,
     redactor: Redactor<'a>,
     answers: Answers,
+    worse: Answers,
     most_chars: usize,
     known: Vec<Known>,
     batch: Vec<Known>,
@@ -81,6 +82,7 @@ impl<'a> Sieve<'a> {
             threshold: config.dataset.near_duplicate_threshold,
             redactor: Redactor::of_texts(&config.redaction),
             answers: Answers::of(wanted.agent_type, wanted.parents),
+            worse: Answers::of_all(wanted.agent_type, wanted.parents),
             most_chars: (4 * longest).clamp(ALWAYS_CHARS, MOST_CHARS),
             known,
             batch: Vec::new(),
@@ -91,9 +93,9 @@ impl<'a> Sieve<'a> {
         }
     }
 
-    /// What answers may be.
-    pub(super) fn answers(&self) -> &Answers {
-        &self.answers
+    /// What answers may be, and what the worse of two.
+    pub(super) fn answers(&self) -> [Answers; 2] {
+        [self.answers.clone(), self.worse.clone()]
     }
 
     /// How many came through.
@@ -139,7 +141,9 @@ impl<'a> Sieve<'a> {
             }
             self.redactor.redact_text(name, text);
             *text = text.trim().to_owned();
-            if text.is_empty() {
+            // Small models copy the dots of `{"input": ...}`.
+            let says_nothing = ["input", "anchor"].contains(&name) && !text.contains(char::is_alphanumeric);
+            if text.is_empty() || says_nothing {
                 return Err(EMPTY);
             }
             if text.chars().count() > self.most_chars {
@@ -156,7 +160,7 @@ impl<'a> Sieve<'a> {
             Content::Instruction { output, .. } => *output = self.answers.accept(output)?,
             Content::Preference { chosen, rejected, .. } => {
                 *chosen = self.answers.accept(chosen)?;
-                *rejected = self.answers.accept(rejected)?;
+                *rejected = self.worse.accept(rejected)?;
                 if folded(chosen) == folded(rejected) {
                     return Err(SAME);
                 }

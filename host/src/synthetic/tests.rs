@@ -246,6 +246,7 @@ fn the_sieve_says_why_it_keeps_something_back() {
     assert!(offer("  any footage of the ferry leaving, mail ann@example.com  ", "Clip_Library "));
     for (input, output) in [
         (" \n", "clip_library"),
+        ("...", "clip_library"),
         ("and where is the ferry now", "ferry_agent"),
         ("I'm sorry, but I can't help with that.", "clip_library"),
         ("rain rain rain rain rain rain rain rain rain rain rain rain rain rain", "weather_agent"),
@@ -264,7 +265,7 @@ fn the_sieve_says_why_it_keeps_something_back() {
         rows,
         [
             (sieve::DUPLICATE, 1),
-            (sieve::EMPTY, 1),
+            (sieve::EMPTY, 2),
             (sieve::TOO_LONG, 1),
             (sieve::HELD_OUT, 1),
             (sieve::NEAR_DUPLICATE, 1),
@@ -321,6 +322,10 @@ fn answers_are_a_choice_json_or_open_as_the_real_ones_are() {
     assert_eq!(json.accept(r#"{"entities": ["b"]}"#), Ok(r#"{"entities": ["b"]}"#.to_owned()));
     assert_eq!(json.accept(r#"{"names": ["b"]}"#), Err(answers::OTHER_SHAPE));
     assert_eq!(json.accept("b"), Err(answers::NOT_JSON));
+    // What people turned down is no answer but a worse one.
+    let turned_down = [pair(1, "q", "a", "nonsense")];
+    assert_eq!(answers::Answers::of("routing", &turned_down).accept("nonsense"), Err(answers::UNKNOWN));
+    assert_eq!(answers::Answers::of_all("routing", &turned_down).accept("nonsense"), Ok("nonsense".to_owned()));
     // JSON is compared as JSON.
     let routing = of("routing", &[r#"{"agent": "a", "k": 1}"#]);
     assert_eq!(routing.accept(r#"{"k":1,"agent":"a"}"#), Ok(r#"{"agent": "a", "k": 1}"#.to_owned()));

@@ -268,3 +268,111 @@ fn put_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::approval::{Candidate, Content, Cursor, Decision, Filter, Seen, Verdict};
+    use crate::people::Person;
+
+    fn batch(inputs: &[&str]) -> NewBatch {
+        let candidate = |input: &&str| Candidate {
+            content: Content::Instruction {
+                instruction: "do".to_owned(),
+                input: (*input).to_owned(),
+                output: "done".to_owned(),
+            },
+            parents: Vec::new(),
+            prompt_sha256: String::new(),
+            seed: 0,
+            near: Vec::new(),
+        };
+        NewBatch {
+            project: "p".to_owned(),
+            agent_type: "a".to_owned(),
+            run: None,
+            generator: "templates".to_owned(),
+            model: None,
+            parents: Vec::new(),
+            held_out: Vec::new(),
+            candidates: inputs.iter().map(candidate).collect(),
+            expires_at_ms: None,
+        }
+    }
+
+    fn approve(store: &mut ApprovalStore, ids: &[i64]) {
+        let verdict = |&id: &i64| {
+            let item = store.item(id).unwrap().unwrap();
+            let seen = Seen { item: id, version: item.version, content_sha256: item.content_sha256 };
+            Verdict { seen, decision: Decision::Approve, reason: None }
+        };
+        let verdicts: Vec<_> = ids.iter().map(verdict).collect();
+        let who = Person::of_terminal().reviewer().unwrap();
+        assert!(store.decide_all(&who, Channel::Terminal, &verdicts).unwrap().iter().all(Result::is_ok));
+    }
+
+    /// What `work` adds to the journal of a copy of the store, as a writer that is killed before its commit leaves it.
+    fn cut_off(store: &mut ApprovalStore, folder: &Path, work: impl FnOnce(&mut ApprovalStore)) {
+        let (journal, copy) = (folder.join("a.journal.jsonl"), folder.join("copy.sqlite"));
+        store.connection.execute("VACUUM INTO ?1", [copy.to_str()]).unwrap();
+        work(&mut ApprovalStore::open(&copy).unwrap());
+        let lines = std::fs::read(folder.join("copy.journal.jsonl")).unwrap();
+        std::fs::OpenOptions::new().append(true).open(journal).unwrap().write_all(&lines).unwrap();
+        for file in ["copy.sqlite", "copy.journal.jsonl"] {
+            std::fs::remove_file(folder.join(file)).unwrap();
+        }
+    }
+
+    #[test]
+    fn transactions_that_were_cut_off_are_void_once_another_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("a.journal.jsonl");
+        let mut store = ApprovalStore::open_or_create(&folder.path().join("a.sqlite")).unwrap();
+        store.submit(batch(&["one", "two", "three"])).unwrap();
+        let restored = |name: &str| ApprovalStore::restore(&folder.path().join(name), &journal).unwrap();
+        let same = |name: &str, store: &ApprovalStore| {
+            let (again, restored) = restored(name);
+            assert_eq!(again.events_after(0, 100).unwrap(), store.events_after(0, 100).unwrap(), "{name}");
+            let items = |store: &ApprovalStore| store.items(&Filter::default(), Some(Cursor(0)), 100).unwrap();
+            assert_eq!(items(&again), items(store), "{name}");
+            assert_eq!(again.batches().unwrap(), store.batches().unwrap(), "{name}");
+            restored
+        };
+        // Three decisions that never were, then one that was on an item of theirs.
+        cut_off(&mut store, folder.path(), |store| approve(store, &[1, 2, 3]));
+        assert_eq!(restored("early.sqlite").1.events, 6);
+        approve(&mut store, &[2]);
+        assert_eq!(same("decided.sqlite", &store).events, 4);
+        // A batch that never was, then a decision; then a batch of fewer items.
+        cut_off(&mut store, folder.path(), |store| drop(store.submit(batch(&["four", "five"])).unwrap()));
+        approve(&mut store, &[1]);
+        assert_eq!(same("no_batch.sqlite", &store), Restored { batches: 1, items: 3, events: 5, unfinished: 0 });
+        cut_off(&mut store, folder.path(), |store| drop(store.submit(batch(&["four", "five"])).unwrap()));
+        store.submit(batch(&["six"])).unwrap();
+        assert_eq!(same("batch.sqlite", &store), Restored { batches: 2, items: 4, events: 6, unfinished: 0 });
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_the_journal_has_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sqlite");
+        let mut store = ApprovalStore::open_or_create(&path).unwrap();
+        store.submit(batch(&["one"])).unwrap();
+        let journal = || std::fs::read(folder.path().join("a.journal.jsonl")).unwrap();
+        let before = journal();
+        let most = |store: &ApprovalStore, pages: i64| {
+            store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+        };
+        most(&store, 1); // as many as there are
+        let large = "x".repeat(1 << 20);
+        let full = store.submit(batch(&[&large])).unwrap_err();
+        assert!(matches!(full, ApprovalError::Full { .. }), "{full}");
+        assert_eq!(journal(), before);
+        assert_eq!(store.events_after(0, 10).unwrap().len(), 1);
+        most(&store, i64::from(i32::MAX));
+        store.submit(batch(&[&large])).unwrap();
+        assert_eq!(store.events_after(0, 10).unwrap().len(), 2);
+    }
+}

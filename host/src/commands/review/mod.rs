@@ -8,6 +8,7 @@ mod export;
 mod keys;
 mod list;
 mod one_by_one;
+mod phoenix;
 mod restore;
 mod show;
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 use super::Answer;
 use crate::approval::{ApprovalStore, Decision, Item};
 use crate::cli::{ReviewArgs, ReviewCommand};
-use crate::config::ReviewConfig;
+use crate::config::{PhoenixConfig, ReviewConfig};
 use crate::error::HostError;
 use crate::review::Handle;
 use crate::tenants::Scope;
@@ -30,7 +31,12 @@ struct Named<'a> {
 }
 
 pub(super) fn run(scope: &Scope, args: ReviewArgs) -> Result<Answer, HostError> {
-    let (options, _) = scope.load(args.approvals.config.as_deref(), &args.approvals.options())?;
+    let flags = match &args.command {
+        Some(ReviewCommand::Push(push)) => push.server.over(args.approvals.options()),
+        Some(ReviewCommand::Poll(server)) => server.over(args.approvals.options()),
+        _ => args.approvals.options(),
+    };
+    let (options, _) = scope.load(args.approvals.config.as_deref(), &flags)?;
     let path = ReviewConfig::new(&options)?.approvals;
     if let Some(ReviewCommand::Restore(args)) = args.command {
         scope.check_read("--journal", &args.journal)?;
@@ -65,6 +71,8 @@ pub(super) fn run(scope: &Scope, args: ReviewArgs) -> Result<Answer, HostError> 
         }
         Some(ReviewCommand::Restore(_)) => unreachable!("returned above"),
         Some(ReviewCommand::Batches) => batches::run(&open()?),
+        Some(ReviewCommand::Push(args)) => phoenix::push(&open()?, &PhoenixConfig::required(&options)?, args.batch),
+        Some(ReviewCommand::Poll(_)) => phoenix::poll(&mut open()?, &PhoenixConfig::required(&options)?),
     }
 }
 

@@ -10,6 +10,7 @@ mod items;
 mod openapi;
 mod problem;
 mod query;
+mod runs;
 
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ fn documented() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(decisions::decide))
         .routes(routes!(decisions::decide_all))
         .routes(routes!(export::export))
+        .routes(routes!(runs::runs))
+        .routes(routes!(runs::run))
+        .routes(routes!(runs::adapters))
 }
 
 /// What is somebody's is not kept by what lies between, nor taken for something else.

@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::series::{METRICS, Series, Tail};
 use super::summary::{RUN, RunState, RunSummary};
 use super::{RunFolder, files};
 
 /// A run, as far as it could be read.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RunDetails {
     /// As in a list.
     #[serde(flatten)]
@@ -40,13 +41,14 @@ pub struct RunDetails {
     /// Where every example came from.
     pub lineage: Vec<LineageRow>,
     /// As it ran.
+    #[schema(value_type = Object)]
     pub config: Value,
     /// What could not be read, and why.
     pub problems: Vec<String>,
 }
 
 /// How often something was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Count {
     /// What.
     pub what: String,
@@ -55,7 +57,7 @@ pub struct Count {
 }
 
 /// A plugin that took part.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct PluginRow {
     /// `extractor`, `formatter` or `policy`.
     pub kind: String,
@@ -76,7 +78,7 @@ pub struct PluginRow {
 }
 
 /// Where an example came from.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct LineageRow {
     /// `train` or `held_out`.
     pub set: String,
@@ -93,7 +95,7 @@ pub struct LineageRow {
 }
 
 /// Who let a generated example in. What the run does not tell is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Synthetic {
     /// The item in the approval store.
     pub item: Option<i64>,

@@ -14,6 +14,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use details::{Count, LineageRow, PluginRow, RunDetails, Synthetic};
 pub use series::{EvaluationPoint, Series, StepPoint, Tail};
@@ -42,7 +43,7 @@ pub struct RunFolder {
 }
 
 /// Some runs, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RunPage {
     /// The page.
     pub runs: Vec<RunSummary>,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use trainer_cuda::trainer::Event;
+use utoipa::ToSchema;
 
 use super::files;
 
@@ -17,7 +18,7 @@ const CHUNK: u64 = 1 << 20;
 pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// What a run measured so far.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct Series {
     /// Its optimiser steps.
     pub steps: Vec<StepPoint>,
@@ -31,7 +32,7 @@ pub struct Series {
 }
 
 /// An optimiser step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct StepPoint {
     /// Its number, from 1.
     pub step: usize,
@@ -48,7 +49,7 @@ pub struct StepPoint {
 }
 
 /// The held-out set, scored.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct EvaluationPoint {
     /// Optimiser steps done.
     pub step: usize,

@@ -8,6 +8,7 @@ use serde::{Serialize, de};
 use serde_json::Value;
 use trainer_cuda::method::Evaluation;
 use trainer_cuda::trainer::{Event, StepMetrics};
+use utoipa::ToSchema;
 
 use super::series::METRICS;
 use super::{RunFolder, files};
@@ -18,7 +19,7 @@ pub(super) const RUN: &str = "run.json";
 const END_OF_METRICS: u64 = 8 << 10;
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// It is under way.
@@ -41,7 +42,7 @@ impl RunState {
 }
 
 /// A run in a line of a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RunSummary {
     /// What it is known by.
     pub name: String,
@@ -72,8 +73,10 @@ pub struct RunSummary {
     /// The same as a word of logic.
     pub adapter_beats_base: Option<bool>,
     /// The base model's scores.
+    #[schema(value_type = Option<Object>)]
     pub base: Option<Evaluation>,
     /// The adapter's.
+    #[schema(value_type = Option<Object>)]
     pub adapter: Option<Evaluation>,
     /// What of it could not be read, and why.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -63,7 +63,7 @@ pub(super) fn fill(
         None => server.only_model(&Shared { requests_left: u32::MAX.into(), cancelled: false.into() })?,
     };
     let workers = Workers::start(server, Arc::clone(&shared), model.clone(), endpoint.concurrency);
-    let writer = Writer::new(wanted, sieve.answers().clone(), config.synthetic.few_shot, seed);
+    let writer = Writer::new(wanted, sieve.answers(), config.synthetic.few_shot, seed);
     let stage = progress.stage("generate", wanted.count as u64);
     let mut run = Run {
         sieve,

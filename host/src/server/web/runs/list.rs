@@ -1,14 +1,21 @@
 //! `/runs` and `/adapters`: what there is, newest first.
 
 use maud::{Markup, html};
+use trainer_cuda::method::Evaluation;
 
 use super::parts;
+use crate::runs::RunRecord;
 use crate::server::run_folders::{RunPage, RunState, RunSummary};
 
 /// All runs, those under way among them.
-pub(super) fn runs(page: &RunPage) -> Markup {
+pub(super) fn runs(page: &RunPage, waiting: &[RunRecord]) -> Markup {
     html! {
         h1 { "Runs" }
+        @if !waiting.is_empty() {
+            h2 { "Waiting for people" }
+            ul.cards { @for run in waiting { li { (waits(run)) } } }
+            h2 { "Started" }
+        }
         @if page.runs.is_empty() {
             p.empty { "No run has been started yet. " code { "tunesmith finetune" } " starts one, and it is here while it trains." }
         } @else {
@@ -39,6 +46,19 @@ pub(super) fn runs(page: &RunPage) -> Markup {
     }
 }
 
+/// A run that goes on when people have approved enough.
+fn waits(run: &RunRecord) -> Markup {
+    let since = run.created_at.to_string();
+    html! {
+        h3 { (run.id) }
+        p {
+            (run.agent_type) " · since " (parts::time(Some(&since)))
+            @if let Some(waits_for) = &run.waits_for { " · has " (waits_for.have) " of " (waits_for.need) " examples" }
+        }
+        p { a href="/review" { "Review what was generated for it" } }
+    }
+}
+
 /// Finished runs with what they came to.
 pub(super) fn adapters(page: &RunPage) -> Markup {
     html! {
@@ -52,29 +72,18 @@ pub(super) fn adapters(page: &RunPage) -> Markup {
                 thead { tr {
                     th scope="col" { "Adapter" }
                     th scope="col" { "Verdict" }
-                    th.figure scope="col" { "Loss, base" }
-                    th.figure scope="col" { "adapter" }
-                    th.figure scope="col" { "Right, base" }
-                    th.figure scope="col" { "adapter" }
+                    th.figure scope="col" { "Loss, base → adapter" }
+                    th.figure scope="col" { "Right, base → adapter" }
                     th.figure scope="col" { "Examples" }
                     th scope="col" { "Base model" }
                 } }
                 tbody {
                     @for run in &page.runs {
-                        @let percent = |share: f64| format!("{:.1}%", 100.0 * share);
                         tr {
                             th scope="row" { a href=(super::path(&run.name)) { (run.name) } }
                             td data-label="Verdict" { (parts::verdict(run)) @if let Some(what) = &run.problem { " " (what) } }
-                            td.figure data-label="Loss, base" { (parts::or_dash(run.base.map(|base| parts::loss(base.loss)))) }
-                            td.figure data-label="Loss, adapter" {
-                                (parts::or_dash(run.adapter.map(|adapter| parts::loss(adapter.loss))))
-                            }
-                            td.figure data-label="Right, base" {
-                                (parts::or_dash(run.base.map(|base| percent(base.accuracy()))))
-                            }
-                            td.figure data-label="Right, adapter" {
-                                (parts::or_dash(run.adapter.map(|adapter| percent(adapter.accuracy()))))
-                            }
+                            td.figure data-label="Loss" { (change(run, |scores| parts::loss(scores.loss))) }
+                            td.figure data-label="Right" { (change(run, |scores| percent(scores.accuracy()))) }
                             td.figure data-label="Examples" { (examples(run)) }
                             td data-label="Base model" { (parts::or_dash(run.base_model.as_deref())) }
                         }
@@ -84,6 +93,18 @@ pub(super) fn adapters(page: &RunPage) -> Markup {
             (older(page, "/adapters"))
         }
     }
+}
+
+/// From the base model's to the adapter's.
+fn change(run: &RunSummary, figure: fn(&Evaluation) -> String) -> String {
+    match (&run.base, &run.adapter) {
+        (Some(base), Some(adapter)) => format!("{} → {}", figure(base), figure(adapter)),
+        _ => "–".to_owned(),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
 }
 
 fn examples(run: &RunSummary) -> String {
@@ -105,9 +126,8 @@ fn result(run: &RunSummary) -> Markup {
 
 fn older(page: &RunPage, path: &str) -> Markup {
     html! {
-        p.pages {
-            "There are " (page.total) ". "
-            @if let Some(next) = &page.next { a href={ (path) "?after=" (next) } { "Older ones" } }
+        @if let Some(next) = &page.next {
+            p.pages { (page.runs.len()) " of " (page.total) ". " a href={ (path) "?after=" (next) } { "Older ones" } }
         }
     }
 }

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use super::failure::Failure;
 use super::layout;
 use super::session::SignedIn;
+use crate::runs::{self, RunStore, runs_beside};
 use crate::server::Shared;
 use crate::server::run_folders::RunFolders;
 
@@ -44,8 +45,17 @@ fn path(name: &str) -> String {
 }
 
 async fn runs(signed_in: SignedIn, Query(start): Query<Start>) -> Result<Response, Failure> {
-    let page = read(&signed_in, move |runs| runs.page(start.after.as_deref(), PAGE)).await?;
-    Ok(layout::page(&signed_in, "/runs", "Runs", list::runs(&page)))
+    let waiting = RunStore::new(runs_beside(&signed_in.tenant.access.approvals));
+    let (page, waiting) = read(&signed_in, move |runs| {
+        let mut waiting = waiting.list().unwrap_or_else(|error| {
+            tracing::warn!("runs that wait can't be listed: {error}");
+            Vec::new()
+        });
+        waiting.retain(|run| run.state == runs::RunState::Waiting);
+        (runs.page(start.after.as_deref(), PAGE), waiting)
+    })
+    .await?;
+    Ok(layout::page(&signed_in, "/runs", "Runs", list::runs(&page, &waiting)))
 }
 
 async fn adapters(signed_in: SignedIn, Query(start): Query<Start>) -> Result<Response, Failure> {

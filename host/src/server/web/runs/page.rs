@@ -67,13 +67,10 @@ fn live(state: RunState, series: &Series) -> Markup {
     let held_out = series.evaluations.last();
     html! {
         @if state == RunState::Training {
-            p.progress {
-                label for="steps" { @if done == 0 { "Before its first step" } @else { "Step " (done) " of " (total) } }
-                progress #steps value=(done) max=(total.max(1)) {}
-            }
+            progress.steps aria-label="Steps done" value=(done) max=(total.max(1)) {}
         }
         dl.tiles {
-            div { dt { "Steps" } dd { (done) @if total > 0 { " of " (total) } } }
+            div { dt { "Steps" } dd { @if done == 0 { "before the first" } @else { (done) @if total > 0 { " of " (total) } } } }
             div { dt { "Training loss" } dd { (parts::or_dash(last.map(|last| parts::loss(last.loss)))) } }
             div { dt { "Held-out loss" } dd { (parts::or_dash(held_out.map(|it| parts::loss(it.loss)))) } }
             div { dt { "Learning rate" } dd { (parts::or_dash(last.map(|last| parts::learning_rate(last.learning_rate)))) } }
@@ -117,7 +114,7 @@ fn loss(state: RunState, series: &Series) -> Markup {
     }
     let last_step = last_step(state, series);
     let number = |value: f64| format!("{}", (value * 1e6).round() / 1e6);
-    Plot { id: "loss", title: "Loss", description, last_step, lines, number }.draw()
+    Plot { id: "loss", title: "Loss", description, last_step, lines, from_zero: false, number }.draw()
 }
 
 fn learning_rate(state: RunState, series: &Series) -> Markup {
@@ -134,7 +131,16 @@ fn learning_rate(state: RunState, series: &Series) -> Markup {
     };
     let lines = vec![Line { name: "learning rate", class: "rate", points, dots: false }];
     let last_step = last_step(state, series);
-    Plot { id: "rate", title: "Learning rate", description, last_step, lines, number: parts::learning_rate }.draw()
+    Plot {
+        id: "rate",
+        title: "Learning rate",
+        description,
+        last_step,
+        lines,
+        from_zero: true,
+        number: parts::learning_rate,
+    }
+    .draw()
 }
 
 fn points(series: &Series) -> Markup {
@@ -303,6 +309,7 @@ fn plugins(plugins: &[PluginRow]) -> Markup {
                     th scope="col" { "Plugin" }
                     th scope="col" { "Kind" }
                     th scope="col" { "From" }
+                    th scope="col" { "SHA-256" }
                     th.figure scope="col" { "Calls" }
                     th.figure scope="col" { "Time" }
                 } }
@@ -313,8 +320,8 @@ fn plugins(plugins: &[PluginRow]) -> Markup {
                             td data-label="Kind" { (it.kind) }
                             td data-label="From" {
                                 (it.origin) @if let Some(signer) = &it.signer { ", signed by " code { (signer) } }
-                                details.digest { summary { "SHA-256" } code { (it.sha256) } }
                             }
+                            td data-label="SHA-256" { code title=(it.sha256) { (it.sha256.get(..12).unwrap_or(&it.sha256)) "…" } }
                             td.figure data-label="Calls" { (parts::or_dash(it.calls)) }
                             td.figure data-label="Time" { (parts::or_dash(it.wall_s.map(|s| format!("{:.1} ms", 1e3 * s)))) }
                         }

@@ -14,8 +14,8 @@ pub(super) fn state(state: RunState) -> Markup {
 /// What a run came to, as a word with a colour.
 pub(super) fn verdict(run: &RunSummary) -> Markup {
     match (run.adapter_beats_base, run.state) {
-        (Some(true), _) => html! { span.state.passed { "adapter beats base" } },
-        (Some(false), _) => html! { span.state.failed { "adapter does not beat base" } },
+        (Some(true), _) => html! { span.state.passed { "beats base" } },
+        (Some(false), _) => html! { span.state.failed { "does not beat base" } },
         (None, RunState::Finished) => html! { span.state { "not judged" } },
         (None, _) => html! {},
     }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 250.0;
 /// Room for the numbers of the axes.
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 58.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
@@ -23,6 +23,8 @@ pub(super) struct Plot<'a> {
     /// Where the axis of steps ends.
     pub(super) last_step: usize,
     pub(super) lines: Vec<Line<'a>>,
+    /// Whether the vertical axis starts there, wherever the values are.
+    pub(super) from_zero: bool,
     /// How a number of the vertical axis is written.
     pub(super) number: fn(f64) -> String,
 }
@@ -42,8 +44,8 @@ impl Plot<'_> {
         let (title, description) = (format!("{}-title", self.id), format!("{}-description", self.id));
         let last_step = self.last_step.max(1) as f64;
         let lines: Vec<_> = self.lines.iter().map(|line| (line, drawn(&line.points))).collect();
-        let values = || lines.iter().flat_map(|(_, points)| points.iter().map(|(_, value)| *value));
-        let (low, high) = range(values());
+        let values = lines.iter().flat_map(|(_, points)| points.iter().map(|(_, value)| *value));
+        let (low, high) = range(values.chain(self.from_zero.then_some(0.0)));
         let x = |step: f64| LEFT + (WIDTH - LEFT - RIGHT) * step / last_step;
         let y = |value: f64| HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low);
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
@@ -136,13 +138,15 @@ mod tests {
         let line = Line { name: "training", class: "training", points, dots: false };
         let number = |value: f64| format!("{value:.1}");
         let description = "It falls.".to_owned();
-        Plot { id: "loss", title: "Loss", description, last_step: 100, lines: vec![line], number }.draw().into_string()
+        Plot { id: "loss", title: "Loss", description, last_step: 100, lines: vec![line], from_zero: false, number }
+            .draw()
+            .into_string()
     }
 
     #[test]
     fn a_line_goes_from_the_first_step_to_the_last_within_its_axes() {
         let svg = plot(vec![(0.0, 1.0), (50.0, 0.5), (100.0, 0.0)]);
-        assert!(svg.contains(r#"<path class="line training" d="M52 19.6L230 114.8L408 210">"#), "{svg}");
+        assert!(svg.contains(r#"<path class="line training" d="M58 19.6L233 114.8L408 210">"#), "{svg}");
         assert!(svg.contains(r#"role="img" aria-labelledby="loss-title loss-description""#), "{svg}");
         assert!(svg.contains(r#"<desc id="loss-description">It falls.</desc>"#), "{svg}");
     }
