@@ -476,7 +476,8 @@ fn a_text_is_found_as_it_is_written_in_whatever_case() {
     assert_eq!(found("C:\\n"), [3, 4]);
     assert_eq!(found("r\nand"), [3]);
     assert_eq!(found("!"), [0; 0]);
-    assert_eq!(found(&"long ".repeat(12_000)), [0; 0]);
+    // Longer than a pattern of SQLite's may be, and not than the head of a request.
+    assert!(anna.page(&format!("/review/items?q={}", "a".repeat(50_001))).contains("There are no such items."));
 }
 
 #[test]
