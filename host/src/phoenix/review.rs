@@ -6,7 +6,7 @@ use super::api::{Cursors, PAGE, Phoenix, Project};
 use super::error::PhoenixError;
 
 /// The verdict that the annotation has: the name that extractors take for one.
-pub const VERDICT_NAME: &str = "human_approval";
+const VERDICT_NAME: &str = "human_approval";
 /// Keys of an annotation's metadata that hold what the answer should have been.
 const CORRECTION_KEYS: [&str; 4] = ["corrected_output", "correction", "corrected_response", "expected_output"];
 /// Spans of one request.

@@ -19,14 +19,17 @@ const MEDIA_TYPE: &str = "application/problem+json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Problem {
     /// Names the kind of problem, for programs: `urn:tunesmith:problem:stale`
-    #[serde(rename = "type")]
-    kind: String,
+    #[serde(rename = "type", serialize_with = "urn")]
+    #[schema(value_type = String)]
+    kind: &'static str,
     /// The kind of problem, for people.
-    title: String,
+    #[schema(value_type = String)]
+    title: &'static str,
     /// The HTTP status.
     status: u16,
     /// What is wrong, and what to do.
-    detail: String,
+    #[schema(value_type = String)]
+    detail: Box<str>,
     /// The item that did not take the decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     item: Option<i64>,
@@ -35,21 +38,23 @@ pub(super) struct Problem {
     version: Option<u32>,
     /// Who was faster.
     #[serde(skip_serializing_if = "Option::is_none")]
-    who: Option<String>,
+    #[schema(value_type = Option<String>)]
+    who: Option<Box<str>>,
     /// The field, or the parameter, that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
+    #[schema(value_type = Option<String>)]
+    field: Option<Box<str>>,
     #[serde(skip)]
     retry_after_s: Option<u32>,
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:tunesmith:problem:{kind}"),
-            title: title.to_owned(),
+            kind,
+            title,
             status: status.as_u16(),
-            detail: detail.into(),
+            detail: detail.into().into(),
             item: None,
             version: None,
             who: None,
@@ -62,7 +67,7 @@ impl Problem {
     pub(super) fn malformed(field: &str, what: impl std::fmt::Display) -> Self {
         let problem =
             Self::new(StatusCode::BAD_REQUEST, "malformed", "Malformed request", format!("`{field}`: {what}"));
-        Self { field: Some(field.to_owned()), ..problem }
+        Self { field: Some(field.into()), ..problem }
     }
 
     /// The body as a whole is not what it has to be.
@@ -97,9 +102,9 @@ impl From<Refused> for Problem {
             Refused::Duplicate { item, .. } => (wrong, "duplicate", "A duplicate", item, Some("content")),
         };
         let problem = Self::new(status, kind, title, detail);
-        let problem = Self { item: Some(*item), field: field.map(str::to_owned), ..problem };
+        let problem = Self { item: Some(*item), field: field.map(Into::into), ..problem };
         match refused {
-            Refused::Stale { who, version, .. } => Self { who: Some(who), version: Some(version), ..problem },
+            Refused::Stale { who, version, .. } => Self { who: Some(who.into()), version: Some(version), ..problem },
             _ => problem,
         }
     }
@@ -152,7 +157,7 @@ impl From<Refusal> for Problem {
             _ => refusal.message,
         };
         let problem = Self::new(refusal.status, kind, title, detail);
-        Self { retry_after_s: refusal.retry_after_s, field: refusal.field, ..problem }
+        Self { retry_after_s: refusal.retry_after_s, field: refusal.field.map(Into::into), ..problem }
     }
 }
 
@@ -169,6 +174,10 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+fn urn<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:tunesmith:problem:{kind}"))
 }
 
 /// What every path may answer instead, for the document.
