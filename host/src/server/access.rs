@@ -86,6 +86,11 @@ impl Tenants {
         self.0.iter().any(|tenant| tenant.access.token_sha256.is_some())
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> &[Arc<Tenant>] {
+        &self.0
+    }
+
     /// By its name.
     pub(super) fn named(&self, tenant_id: &str) -> Option<Arc<Tenant>> {
         self.0.iter().find(|tenant| tenant.access.tenant_id == tenant_id).cloned()

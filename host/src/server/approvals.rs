@@ -3,8 +3,27 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::access::Tenants;
 use crate::approval::{ApprovalError, ApprovalStore};
+
+/// Ends, for as long as the server serves, what nobody decided in time.
+pub(super) async fn expire(tenants: &Tenants) {
+    loop {
+        for tenant in tenants.all().iter().filter(|tenant| tenant.access.approvals.exists()) {
+            match tenant.approvals.write(ApprovalStore::expire).await {
+                Ok(0) => {}
+                Ok(n) => tracing::info!("`{}`: {n} items are expired", tenant.access.tenant_id),
+                Err(error) => tracing::warn!("`{}`: {error}", tenant.access.tenant_id),
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What expires is days old.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A tenant's approvals. The store is opened by the first who wants it, and anew where that failed.
 #[derive(Clone)]

@@ -163,12 +163,13 @@ impl Server {
             tokio::select! {
                 () = serving => {}
                 () = counters.tell(&stage) => {}
+                () = approvals::expire(&shared.tenants) => {}
             }
             Ok(())
         });
         stopping.store(true, Ordering::Relaxed);
         // The last that could send a writer something is gone with the connections: what they have is their last.
-        drop(runtime);
+        drop((runtime, shared));
         for writer in writers {
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
