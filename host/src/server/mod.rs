@@ -168,6 +168,7 @@ impl Server {
         stopping.store(true, Ordering::Relaxed);
         // The last that could send a writer something is gone with the connections: what they have is their last.
         drop(runtime);
+        drop(shared);
         for writer in writers {
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
