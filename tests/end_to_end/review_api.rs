@@ -86,7 +86,7 @@ fn a_persons_token_says_who_they_are_and_what_they_may() {
 
 #[test]
 fn items_come_page_by_page() {
-    let Reviews { home, mut anna, mut ben, .. } = reviews(523);
+    let Reviews { home, serving: _serving, mut anna, mut ben } = reviews(523);
     for id in [3, 500, 501] {
         let item = ben.item(id);
         assert_eq!(ben.decide(&item, "reject").status, 200);
@@ -148,7 +148,7 @@ fn items_come_page_by_page() {
 
 #[test]
 fn a_decision_is_on_the_text_that_was_seen() {
-    let Reviews { home, mut anna, mut ben, .. } = reviews(6);
+    let Reviews { home, serving: _serving, mut anna, mut ben } = reviews(6);
     // Both see the item; the slower one is told who was faster.
     let seen = anna.item(1);
     assert_eq!(ben.item(1), seen);
@@ -243,7 +243,7 @@ fn a_decision_is_on_the_text_that_was_seen() {
 
 #[test]
 fn many_items_are_decided_at_once() {
-    let Reviews { home, mut anna, mut ben, .. } = reviews(250);
+    let Reviews { home, serving: _serving, mut anna, mut ben } = reviews(250);
     let items = anna.get("/items?limit=200").json()["items"].as_array().unwrap().clone();
     let decision = |item: &Value| {
         let mut body = verdict(item, "approve");

@@ -33,6 +33,7 @@ fn a_store_that_another_program_holds_is_busy_and_nothing_is_lost() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(anna.decide(&seen, "approve").status, 200);
     assert_eq!(store(&home).events(1).unwrap().len(), 2);
+    drop(anna);
     serving.stop();
 }
 
@@ -78,6 +79,7 @@ fn a_damaged_store_is_told_and_its_journal_brings_every_decision_back() {
         assert_eq!(answer.status, 200);
         acknowledged.push(answer.json());
     }
+    drop(anna);
     serving.stop();
     // Everything but the header, as a bad disk leaves it.
     let mut bytes = fs::read(home.path(STORE)).unwrap();
@@ -114,5 +116,6 @@ fn a_damaged_store_is_told_and_its_journal_brings_every_decision_back() {
     }
     let next = anna.item(41);
     assert_eq!(anna.decide(&next, "approve").status, 200);
+    drop(anna);
     serving.stop();
 }
