@@ -103,13 +103,14 @@ impl WebDriverCompatibleCommand for DevTools {
 impl Chromium {
     async fn connect(driver: &str, profile: &std::path::Path) -> Self {
         let profile = format!("--user-data-dir={}", profile.display());
-        // Without a sandbox, because CI is root; what is shown is our own server's.
+        // Without a sandbox, because CI is root; what is shown is our own server's. What scrolls smoothly is clicked beside.
         let args = [
             "--headless=new",
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-gpu",
             "--hide-scrollbars",
+            "--force-prefers-reduced-motion",
             "--lang=en",
             &profile,
         ];

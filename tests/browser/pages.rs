@@ -19,7 +19,7 @@ fn no_page_keeps_anybody_out() {
             .open("data:text/html,<html><img src='x'><a href='/'>link</a><div style='width:9999px'>wide</div>")
             .await;
         let found = chromium.barriers(&axe).await;
-        for known in ["image-alt: ", "html-has-lang: ", "wider than 360: <div"] {
+        for known in ["image-alt: ", "html-has-lang: ", "wider than 1280: <div"] {
             assert!(found.iter().any(|it| it.contains(known)), "{known} is not found: {found:#?}");
         }
 

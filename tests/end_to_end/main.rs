@@ -40,6 +40,7 @@ mod review_document;
 mod review_faults;
 mod review_pages;
 mod reviewing;
+mod run_pages;
 mod serving;
 mod serving_analysis;
 mod serving_encrypted;

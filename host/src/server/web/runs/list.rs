@@ -63,8 +63,8 @@ fn waits(run: &RunRecord) -> Markup {
 pub(super) fn adapters(page: &RunPage) -> Markup {
     html! {
         h1 { "Adapters" }
-        p { "An adapter is compared with its base on examples that neither was trained on. One that does not beat its base "
-            "is kept, and told to be so." }
+        p { "An adapter is compared with its base on examples that neither was trained on: figures go from the base's to the "
+            "adapter's. One that does not beat its base is kept, and told to be so." }
         @if page.runs.is_empty() {
             p.empty { "There is no adapter yet: a run gives one when it is finished. " a href="/runs" { "See the runs" } "." }
         } @else {
@@ -72,8 +72,8 @@ pub(super) fn adapters(page: &RunPage) -> Markup {
                 thead { tr {
                     th scope="col" { "Adapter" }
                     th scope="col" { "Verdict" }
-                    th.figure scope="col" { "Loss, base → adapter" }
-                    th.figure scope="col" { "Right, base → adapter" }
+                    th.figure scope="col" { "Loss" }
+                    th.figure scope="col" { "Right" }
                     th.figure scope="col" { "Examples" }
                     th scope="col" { "Base model" }
                 } }
