@@ -1,6 +1,7 @@
 //! Items with all that is known of them, to be kept elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -41,10 +42,10 @@ impl ApprovalStore {
         let mut batches: BTreeMap<i64, Option<Batch>> = BTreeMap::new();
         let mut exported = Vec::with_capacity(items.len());
         for item in items {
-            if !batches.contains_key(&item.batch) {
-                batches.insert(item.batch, self.batch(item.batch)?);
-            }
-            let batch = batches.get(&item.batch).cloned().flatten();
+            let batch = match batches.entry(item.batch) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(self.batch(item.batch)?).clone(),
+            };
             let parents = self.parents(item.id)?;
             let spans: BTreeSet<_> = parents.into_iter().flat_map(|parent| parent.span_ids).collect();
             exported.push(Exported {

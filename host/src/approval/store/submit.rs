@@ -346,10 +346,14 @@ mod tests {
         approve(&mut store, &[2]);
         assert_eq!(same("decided.sqlite", &store).events, 4);
         // A batch that never was, then a decision; then a batch of fewer items.
-        cut_off(&mut store, folder.path(), |store| drop(store.submit(batch(&["four", "five"])).unwrap()));
+        cut_off(&mut store, folder.path(), |store| {
+            store.submit(batch(&["four", "five"])).unwrap();
+        });
         approve(&mut store, &[1]);
         assert_eq!(same("no_batch.sqlite", &store), Restored { batches: 1, items: 3, events: 5, unfinished: 0 });
-        cut_off(&mut store, folder.path(), |store| drop(store.submit(batch(&["four", "five"])).unwrap()));
+        cut_off(&mut store, folder.path(), |store| {
+            store.submit(batch(&["four", "five"])).unwrap();
+        });
         store.submit(batch(&["six"])).unwrap();
         assert_eq!(same("batch.sqlite", &store), Restored { batches: 2, items: 4, events: 6, unfinished: 0 });
     }

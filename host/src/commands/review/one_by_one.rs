@@ -44,7 +44,7 @@ pub(super) fn run(store: &mut ApprovalStore) -> Result<Answer, HostError> {
         at = loop {
             match session.act(&item, keys::read().map_err(terminal)?, &mut done)? {
                 Act::Again => eprintln!("{KEYS}"),
-                Act::To(next) => break next,
+                Act::To(next) => break next.map(|next| *next),
             }
         };
     }
@@ -66,7 +66,7 @@ enum Act {
     /// Another key, for the same item.
     Again,
     /// An item, or the end.
-    To(Option<Item>),
+    To(Option<Box<Item>>),
 }
 
 impl Session<'_> {
@@ -105,15 +105,15 @@ impl Session<'_> {
                     _ => done.approved += 1,
                 }
                 self.decided.push(decided.id);
-                Ok(Act::To(self.first_after(item.id)?))
+                Ok(Act::To(self.first_after(item.id)?.map(Box::new)))
             }
             // Somebody was faster, or the text won't do: it is shown as it is now.
             Err(error @ (HostError::Approval(ApprovalError::Refused(_)) | HostError::Review(_))) => {
                 eprintln!("error: {}", error.describe());
                 match self.store.item(item.id)?.filter(|item| item.state == State::Pending) {
                     Some(now) if now == *item => Ok(Act::Again),
-                    Some(now) => Ok(Act::To(Some(now))),
-                    None => Ok(Act::To(self.first_after(item.id)?)),
+                    Some(now) => Ok(Act::To(Some(Box::new(now)))),
+                    None => Ok(Act::To(self.first_after(item.id)?.map(Box::new))),
                 }
             }
             Err(error) => Err(error),
@@ -133,7 +133,7 @@ impl Session<'_> {
         match self.decide(&item, Decision::Undo, None) {
             Ok(item) => {
                 done.undone += 1;
-                Ok(Act::To(Some(item)))
+                Ok(Act::To(Some(Box::new(item))))
             }
             Err(error @ HostError::Approval(ApprovalError::Refused(_))) => {
                 eprintln!("error: {}", error.describe());
@@ -145,7 +145,7 @@ impl Session<'_> {
 
     fn or_stay(&self, id: Option<i64>, else_: &str) -> Result<Act, HostError> {
         match id.map(|id| self.store.item(id)).transpose()?.flatten() {
-            Some(item) => Ok(Act::To(Some(item))),
+            Some(item) => Ok(Act::To(Some(Box::new(item)))),
             None => {
                 eprintln!("{else_}");
                 Ok(Act::Again)
