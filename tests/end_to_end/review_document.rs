@@ -62,6 +62,9 @@ fn every_answer_is_as_the_document_says() {
     checks("/items/{id}/events", "get", 200, &anna.get("/items/3/events"));
     checks("/events", "get", 200, &anna.get("/events?after=50"));
     checks("/export", "get", 200, &anna.get("/export"));
+    checks("/runs", "get", 200, &anna.get("/runs"));
+    checks("/runs/{name}", "get", 404, &anna.get("/runs/nowhere"));
+    checks("/adapters", "get", 200, &anna.get("/adapters"));
     assert_eq!(paths, tried, "paths that are in the document, and those that were tried");
 
     // A request as the document describes it, too: what was sent above is one.

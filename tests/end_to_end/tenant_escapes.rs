@@ -221,8 +221,17 @@ fn paths() -> Vec<(String, String, &'static str)> {
     of_runs.chain(others).collect()
 }
 /// Arguments of paths that are the operator's, or refused where there is one.
-const OF_OPERATOR: [&str; 6] =
-    ["--operator", "serve --config", "serve --store", "serve --token-file", "serve --tls-cert", "serve --tls-key"];
+const OF_OPERATOR: [&str; 9] = [
+    "serve --approvals",
+    "serve --people",
+    "serve --output-dir",
+    "--operator",
+    "serve --config",
+    "serve --store",
+    "serve --token-file",
+    "serve --tls-cert",
+    "serve --tls-key",
+];
 
 #[test]
 fn every_argument_that_takes_a_path_is_tried() {

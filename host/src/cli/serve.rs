@@ -1,9 +1,11 @@
 //! Arguments of `serve`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::StoreArgs;
-use crate::config::ServeOptions;
+use crate::config::{Options, ReviewOptions, ServeOptions};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -17,4 +19,17 @@ pub struct ServeArgs {
     /// Where they go.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// What is reviewed, and by whom.
+    #[command(flatten)]
+    pub review: ReviewOptions,
+    /// Folder of the runs that are shown [default: outputs/adapters]
+    #[arg(long, env = "TUNESMITH_OUTPUT_DIR", value_name = "DIR", help_heading = "Review")]
+    pub output_dir: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    /// As settings, those of serving left out.
+    pub fn options(&self) -> Options {
+        Options { review: self.review.clone(), output_dir: self.output_dir.clone(), ..self.store.options() }
+    }
 }

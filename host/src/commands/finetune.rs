@@ -30,7 +30,9 @@ pub(super) fn run(scope: &Scope, args: FinetuneArgs, progress: &Progress) -> Res
     }
     let config = RunConfig::new(options.clone())?;
     let checkpoint = if args.resume { Checkpoint::Take } else { Checkpoint::Ignore };
-    go(&config, &options, None, checkpoint, args.wait_for_approval, progress)
+    // What waits already goes on, rather than asking people twice.
+    let held = RunStore::new(runs_beside(&config.review.approvals)).unfinished(&config, &options)?;
+    go(&config, &options, held, checkpoint, args.wait_for_approval, progress)
 }
 
 /// Goes on with a run until it is done, or waits and nobody waits for it.

@@ -24,11 +24,14 @@ struct Served {
 }
 
 pub(super) fn run(scope: &ScopeArgs, args: ServeArgs, json: bool, progress: &Progress) -> Result<Answer, HostError> {
-    let (config, served, run_config) = match &scope.operator {
+    let (config, mut served, run_config) = match &scope.operator {
         None => of_user(scope.tenant_id.clone(), args)?,
         Some(file) => of_operator(Operator::open(file)?, scope.tenant_id.as_deref(), args)?,
     };
     let server = Server::bind(config, served.iter().map(|served| served.access.clone()).collect(), run_config)?;
+    if let (None, [served]) = (&scope.operator, served.as_mut_slice()) {
+        served.review_token = somebody(&served.access.people)?;
+    }
     announce(&server, &served, json);
     let received = server.run(progress, stopped())?;
     let stores: Vec<_> = served.iter().map(|served| format!("store: {}", served.access.store.display())).collect();
@@ -41,7 +44,8 @@ type Serving = (ServeConfig, Vec<Served>, Box<RunConfigOf>);
 /// The one tenant that the user of a machine is.
 fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<Serving, HostError> {
     let scope = Scope::User { tenant_id };
-    let flags = Options { serve: args.serve, ..args.store.options() };
+    let flags = args.options();
+    let flags = Options { serve: args.serve.clone(), ..flags };
     let (options, _) = scope.load(args.store.config.as_deref(), &flags)?;
     let config = ServeConfig::new(&options)?;
     let store = config::store_path(&options)?;
@@ -58,12 +62,11 @@ fn of_user(tenant_id: Option<String>, args: ServeArgs) -> Result<Serving, HostEr
         people: review.people,
     };
     let token_file = args.otlp.then_some(token_file);
-    let review_token = somebody(&access.people)?;
     let run_config = move |_: &str, question: &Question| {
-        let (options, _) = scope.load(args.store.config.as_deref(), &asked(question, args.store.options()))?;
+        let (options, _) = scope.load(args.store.config.as_deref(), &asked(question, args.options()))?;
         Ok(RunConfig::new(options)?)
     };
-    Ok((config, vec![Served { access, token_file, review_token }], Box::new(run_config)))
+    Ok((config, vec![Served { access, token_file, review_token: None }], Box::new(run_config)))
 }
 
 /// All tenants of the operator's file, or the one that is named. What is wrong with one is told, and the others are served.
@@ -73,6 +76,9 @@ fn of_operator(operator: Operator, tenant_id: Option<&str>, args: ServeArgs) -> 
         ("store", args.store.store.is_some()),
         ("token_file", args.serve.token_file.is_some()),
         ("store_quota", args.serve.store_quota.is_some()),
+        ("approvals", args.review.approvals.is_some()),
+        ("people", args.review.people.is_some()),
+        ("output_dir", args.output_dir.is_some()),
     ];
     if let Some((key, _)) = own_of_each.into_iter().find(|(_, given)| *given) {
         let want = "each tenant has its own: leave it out, or set it in the operator's file".to_owned();

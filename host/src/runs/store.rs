@@ -72,11 +72,11 @@ impl RunStore {
         lock.is_some_and(|lock| lock.try_lock().is_err())
     }
 
-    /// Begins a run of `options`, which `config` was made of; where one of the same waits already, that one goes on.
+    /// The run of the same settings that has not finished yet, where there is one.
     ///
     /// # Errors
-    /// [`RunsError::Held`] where another process is at that one, [`RunsError::Io`].
-    pub fn begin(&self, config: &RunConfig, options: &Options) -> Result<HeldRun, RunsError> {
+    /// [`RunsError::Held`] where another process is at it, [`RunsError::Io`].
+    pub fn unfinished(&self, config: &RunConfig, options: &Options) -> Result<Option<HeldRun>, RunsError> {
         let (options, plugin_sources) = (options.from_root(), options.plugins.sources.clone());
         let same = |record: &RunRecord| {
             !matches!(record.state, RunState::Finished { .. })
@@ -84,9 +84,15 @@ impl RunStore {
                 && record.options == options
                 && record.plugin_sources == plugin_sources
         };
-        if let Some(record) = self.list()?.into_iter().find(same) {
-            return self.hold(&record.id);
-        }
+        self.list()?.into_iter().find(same).map(|record| self.hold(&record.id)).transpose()
+    }
+
+    /// Begins a run of `options`, which `config` was made of.
+    ///
+    /// # Errors
+    /// [`RunsError::Io`].
+    pub fn begin(&self, config: &RunConfig, options: &Options) -> Result<HeldRun, RunsError> {
+        let (options, plugin_sources) = (options.from_root(), options.plugins.sources.clone());
         let now = Timestamp::now();
         let stem = format!("{}_{}", config.agent_type, now.strftime("%Y%m%d_%H%M%S"));
         fs::create_dir_all(&self.folder).map_err(|source| RunsError::Io { path: self.folder.clone(), source })?;
