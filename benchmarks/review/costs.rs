@@ -25,6 +25,7 @@ type Failed = Box<dyn Error + Send + Sync>;
 
 fn main() -> Result<(), Failed> {
     let binary = std::env::args().nth(1).ok_or("give the binary")?;
+    let _ = rustls::crypto::ring::default_provider().install_default(); // fails only where there is one
     let folder = tempfile::tempdir_in(".")?;
     let start = Instant::now();
     ApprovalStore::open_or_create(&folder.path().join("approvals.sqlite"))?.submit(batch())?;
