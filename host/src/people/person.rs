@@ -9,7 +9,7 @@ pub enum Role {
     Viewer,
     /// Decide.
     Reviewer,
-    /// Decide many at once, and see who else may do what.
+    /// Decide on all that a filter finds, after a sample of it, and see who else may do what.
     Admin,
 }
 
