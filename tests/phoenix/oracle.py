@@ -45,7 +45,7 @@ MATCH = {
         ["SearchAgent.search", "search_service.search"],
     ),
 }
-OWN = ["tunesmith.run", "tunesmith.evaluation"]
+OWN = ["tunesmith.run", "tunesmith.evaluation", "tunesmith.item"]
 APPROVED = "approved approve accepted correct good thumbs_up thumbs-up 👍 ✅".split()
 REJECTED = "rejected reject declined incorrect wrong bad thumbs_down thumbs-down 👎 ❌".split()
 CORRECTION_KEYS = ["corrected_output", "correction", "corrected_response", "expected_output", "response"]

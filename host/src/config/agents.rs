@@ -14,8 +14,8 @@ pub(super) const CORRECTION_KEYS: [&str; 5] =
     ["corrected_output", "correction", "corrected_response", "expected_output", "response"];
 /// The annotation that is a verdict.
 pub(super) const ANNOTATION_NAMES: [&str; 1] = ["human_approval"];
-/// What our own spans have something below: those of training and evaluation runs, and of reviews in Phoenix.
-pub(super) const OWN_SPAN_ATTRIBUTES: [&str; 1] = ["tunesmith"];
+/// What our own training and evaluation runs put on their spans, and what reviews in Phoenix do.
+pub(super) const OWN_SPAN_ATTRIBUTES: [&str; 3] = ["tunesmith.run", "tunesmith.evaluation", "tunesmith.item"];
 
 /// The agent that an embedding model is trained for where none is named.
 pub(super) const SEARCH: &str = "search";
