@@ -68,7 +68,7 @@ impl RunStore {
 
     /// Whether a process goes on with the run at this moment.
     pub fn is_held(&self, id: &str) -> bool {
-        let lock = self.path(id).and_then(|path| File::open(path.with_extension("lock")).ok());
+        let lock = self.path(id).and_then(|_| File::open(self.lock_path(id)).ok());
         lock.is_some_and(|lock| lock.try_lock().is_err())
     }
 
@@ -98,7 +98,7 @@ impl RunStore {
         fs::create_dir_all(&self.folder).map_err(|source| RunsError::Io { path: self.folder.clone(), source })?;
         for n in 1u32.. {
             let id = if n == 1 { stem.clone() } else { format!("{stem}_{n}") };
-            let path = self.folder.join(&id).with_extension("lock");
+            let path = self.lock_path(&id);
             let lock = match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 lock => lock.map_err(|source| RunsError::Io { path: path.clone(), source })?,
@@ -127,8 +127,7 @@ impl RunStore {
     /// [`RunsError::Unknown`], [`RunsError::Held`].
     pub fn hold(&self, id: &str) -> Result<HeldRun, RunsError> {
         self.get(id)?;
-        let unknown = || RunsError::Unknown { id: id.to_owned(), folder: self.folder.clone() };
-        let path = self.path(id).ok_or_else(unknown)?.with_extension("lock");
+        let path = self.lock_path(id);
         let failed = |source| RunsError::Io { path: path.clone(), source };
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match lock.try_lock() {
@@ -141,6 +140,11 @@ impl RunStore {
     /// The file of a run; none for a name that is no run's.
     fn path(&self, id: &str) -> Option<PathBuf> {
         crate::config::is_folder_name(id).then(|| self.folder.join(format!("{id}.json")))
+    }
+
+    /// Of a run whose name is one.
+    fn lock_path(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.lock"))
     }
 
     fn write(&self, record: &RunRecord) -> Result<(), RunsError> {
@@ -194,7 +198,7 @@ impl Drop for HeldRun {
     /// One that came to nothing before it waited leaves nothing.
     fn drop(&mut self) {
         if self.record.waits_for.is_none() {
-            let _ = fs::remove_file(self.store.folder.join(&self.record.id).with_extension("lock"));
+            let _ = fs::remove_file(self.store.lock_path(&self.record.id));
         }
     }
 }
@@ -202,4 +206,29 @@ impl Drop for HeldRun {
 fn read(path: &Path) -> Result<RunRecord, RunsError> {
     let text = fs::read(path).map_err(|source| RunsError::Io { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| RunsError::Damaged { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_an_agent_with_a_dot_in_its_name_is_held_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RunStore::new(folder.path().join("runs"));
+        let mut options = Options { agent_type: Some("acme.routing".to_owned()), ..Options::default() };
+        options.telemetry.store = Some(folder.path().join("telemetry.sqlite"));
+        let agent = "instruction = \"Route\"\nmatch = [{ name = \"route\" }]";
+        options.agents.insert("acme.routing".to_owned(), toml::from_str(agent).unwrap());
+        let config = RunConfig::new(options.clone()).unwrap();
+        let mut held = store.begin(&config, &options).unwrap();
+        held.note(RunState::Running).unwrap();
+        let id = held.record().id.clone();
+        assert!(store.is_held(&id));
+        assert!(matches!(store.hold(&id), Err(RunsError::Held { .. })));
+        assert!(matches!(store.unfinished(&config, &options), Err(RunsError::Held { .. })));
+        drop(held);
+        assert!(!store.is_held(&id));
+        assert_eq!(store.unfinished(&config, &options).unwrap().unwrap().record().id, id);
+    }
 }

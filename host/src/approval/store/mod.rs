@@ -68,14 +68,6 @@ impl ApprovalStore {
         &self.path
     }
 
-    /// Changes whenever another connection has written: cheap to ask every second.
-    ///
-    /// # Errors
-    /// [`ApprovalError`].
-    pub fn data_version(&self) -> Result<i64, ApprovalError> {
-        self.run(|connection| connection.pragma_query_value(None, "data_version", |row| row.get(0)))
-    }
-
     /// Looks at every page of the file.
     ///
     /// # Errors
