@@ -66,7 +66,7 @@ impl From<DeviceName> for String {
 }
 
 /// What may compute, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComputeConfig {
     /// What was asked for.
     pub device: DeviceName,

@@ -12,6 +12,7 @@ use crate::memory::OutOfMemory;
 use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;
 use crate::plugins::PluginError;
+use crate::remote::RemoteError;
 use crate::review::ReviewError;
 use crate::runs::RunsError;
 use crate::server::ServerError;
@@ -55,6 +56,9 @@ pub enum HostError {
     /// What a reviewer gave on a terminal.
     #[error(transparent)]
     Review(#[from] ReviewError),
+    /// An engine that trains elsewhere.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The record of a run.
     #[error(transparent)]
     Runs(#[from] RunsError),

@@ -1,6 +1,7 @@
 //! Tunesmith: telemetry of LLM agents in, LoRA adapters out. [`pipeline::finetune`] is the whole run.
 
 pub mod approval;
+pub mod artefacts;
 pub mod authoring;
 pub mod cli;
 pub mod commands;
@@ -9,12 +10,14 @@ pub mod config;
 pub mod dataset;
 pub mod error;
 mod http;
+pub mod job;
 pub mod memory;
 pub mod people;
 pub mod phoenix;
 pub mod pipeline;
 pub mod plugins;
 pub mod progress;
+pub mod remote;
 pub mod report;
 pub mod review;
 pub mod run_dir;

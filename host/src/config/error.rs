@@ -47,16 +47,6 @@ pub enum ConfigError {
         /// What is wrong, and what would make sense.
         want: String,
     },
-    /// A value that another version or part serves, not this build.
-    #[error("`{key} = \"{value}\"` is not in this build: {remedy}")]
-    NotInThisBuild {
-        /// The key.
-        key: &'static str,
-        /// The value.
-        value: &'static str,
-        /// What is.
-        remedy: &'static str,
-    },
 }
 
 impl ConfigError {

@@ -6,6 +6,7 @@ mod granted;
 mod load;
 mod options;
 mod redaction;
+mod remote;
 mod review;
 mod sections;
 mod serve;
@@ -27,6 +28,10 @@ pub use options::{
     LoraFallback, LoraOptions, LossOn, LrSchedule, Match, Method, Modality, ModelType, OnFailure, Options, OverLength,
     PatternOptions, PluginOptions, PluginSettings, PluginSources, Precision, RedactionOptions, ReviewOptions, Scalar,
     ScoreRule, TelemetryOptions, TrainingOptions, TripletOptions,
+};
+pub use remote::{
+    AzureMlOptions, KubernetesOptions, Provider, RayOptions, RemoteConfig, RemoteOptions, SagemakerOptions,
+    SlurmOptions, WorkerOptions,
 };
 pub use review::ReviewConfig;
 pub use serve::{ServeConfig, ServeOptions, TlsFiles};
@@ -83,6 +88,8 @@ pub struct RunConfig {
     pub policy: PolicyConfig,
     /// Who extracts, formats and decides.
     pub plugins: PluginsConfig,
+    /// Who trains, where it isn't this machine.
+    pub remote: Option<RemoteConfig>,
     /// What the operator allows.
     pub granted: Granted,
 }
@@ -218,12 +225,8 @@ impl RunConfig {
     /// Fills in the defaults and checks every value.
     ///
     /// # Errors
-    /// [`ConfigError::Missing`], [`ConfigError::Invalid`] and [`ConfigError::NotInThisBuild`].
+    /// [`ConfigError::Missing`] and [`ConfigError::Invalid`].
     pub fn new(options: Options) -> Result<Self, ConfigError> {
-        if options.backend == Some(Backend::Remote) {
-            let remedy = "it trains on this machine; use `local`";
-            return Err(ConfigError::NotInThisBuild { key: "backend", value: "remote", remedy });
-        }
         let tenant_id = tenant_id(&options)?;
         let model_type = sections::model_type(&options)?;
         let of_embeddings = (model_type == ModelType::Embedding).then(|| agents::SEARCH.to_owned());
@@ -262,6 +265,10 @@ impl RunConfig {
                 min_dpo_pairs: options.min_dpo_pairs.unwrap_or(20),
                 min_triplets: options.min_triplets.unwrap_or(100),
                 settings: sections::settings(&options.plugins.settings.policy),
+            },
+            remote: match options.backend {
+                Some(Backend::Remote) => Some(RemoteConfig::new(&options)?),
+                Some(Backend::Local) | None => None,
             },
             plugins: sections::plugins(&options.plugins, &agent_type, &agent, options.granted.plugins.clone())?,
             tenant_id,

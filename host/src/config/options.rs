@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::serve::ServeOptions;
-use super::{Granted, SyntheticOptions};
+use super::{Granted, Provider, RemoteOptions, SyntheticOptions};
 use crate::compute::DeviceName;
 use crate::dataset::{Detector, NearDuplicates, RedactionMode};
 use crate::plugins::PluginKind;
@@ -66,6 +66,24 @@ pub struct Options {
     /// Where training runs [default: local]
     #[arg(long, env = "TUNESMITH_BACKEND")]
     pub backend: Option<Backend>,
+    /// Who trains where the backend is remote
+    #[arg(long, env = "TUNESMITH_BACKEND_PROVIDER", value_name = "PROVIDER")]
+    pub backend_provider: Option<Provider>,
+    /// Kind of GPU that a remote job gets, by the engine's name; `none` trains on the processor [default: A10G]
+    #[arg(long, env = "TUNESMITH_GPU", value_name = "KIND")]
+    pub gpu: Option<String>,
+    /// GPUs of each of a remote job's machines [default: 1]
+    #[arg(long, env = "TUNESMITH_GPU_COUNT", value_name = "N")]
+    pub gpu_count: Option<NonZeroU32>,
+    /// Processor cores of each of a remote job's machines [default: 4]
+    #[arg(long, env = "TUNESMITH_CPU", value_name = "N")]
+    pub cpu: Option<NonZeroU32>,
+    /// Memory of each of a remote job's machines, in MiB [default: 16384]
+    #[arg(long, env = "TUNESMITH_MEMORY", value_name = "MIB")]
+    pub memory: Option<NonZeroU32>,
+    /// Seconds that an attempt at a remote job may train [default: 3600]
+    #[arg(long, env = "TUNESMITH_TIMEOUT", value_name = "SECONDS")]
+    pub timeout: Option<NonZeroU32>,
     /// Fill missing data with generated examples that a person approved [default: true]
     #[arg(long, env = "TUNESMITH_GENERATE_SYNTHETIC", value_name = "BOOL")]
     pub generate_synthetic: Option<bool>,
@@ -105,6 +123,9 @@ pub struct Options {
     /// `[synthetic]`
     #[command(flatten)]
     pub synthetic: SyntheticOptions,
+    /// `[remote]`
+    #[command(flatten)]
+    pub remote: RemoteOptions,
     /// `[plugins]`
     #[command(flatten)]
     pub plugins: PluginOptions,

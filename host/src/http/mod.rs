@@ -1,6 +1,7 @@
 //! What all requests of ours to servers have in common: the client, second attempts, what a failure says.
 
 mod retry;
+mod runtime;
 
 use std::io::Read;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use reqwest::blocking::{Client, ClientBuilder, Response};
 use reqwest::header::RETRY_AFTER;
 
 pub(crate) use retry::pause;
+pub(crate) use runtime::block_on;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a server's own words. Phoenix lists the spans that it lacks, at 18 bytes a span: a page has 1,000.
@@ -17,12 +19,17 @@ const QUOTED: u64 = 20_000;
 
 /// A client whose requests take no longer than `timeout`.
 pub(crate) fn client(timeout: Duration) -> ClientBuilder {
-    // Fails where one is installed already, which is the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_crypto();
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
         .user_agent(concat!("tunesmith/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Once for the process; whatever speaks TLS takes it from there.
+pub(crate) fn install_crypto() {
+    // Fails where one is installed already, which is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Whether the same request may succeed a little later.

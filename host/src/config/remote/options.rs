@@ -1,0 +1,78 @@
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::{AzureMlOptions, KubernetesOptions, RayOptions, SagemakerOptions, SlurmOptions, WorkerOptions};
+
+/// Who trains, where it isn't this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Provider {
+    /// A Ray cluster.
+    Ray,
+    /// A Slurm cluster.
+    Slurm,
+    /// A Kubernetes cluster.
+    Kubernetes,
+    /// Amazon SageMaker.
+    Sagemaker,
+    /// Azure Machine Learning.
+    AzureMl,
+    /// Modal, or `tunesmith serve --worker` of another machine.
+    Modal,
+}
+
+/// `[remote]`: jobs on other machines.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Remote backends")]
+pub struct RemoteOptions {
+    /// Machines that train together [default: 1]
+    #[arg(long, env = "TUNESMITH_NODES", value_name = "N")]
+    pub nodes: Option<NonZeroU32>,
+    /// Where bundles and adapters lie between the machines: `file:///mnt/shared/tunesmith`, `s3://bucket/prefix`,
+    /// `az://container/prefix`, `https://host/folder`
+    #[arg(long, env = "TUNESMITH_ARTEFACTS", value_name = "URL")]
+    pub artefacts: Option<String>,
+    /// Where the job's machine has the base model: a path of its own, or the address of a folder [default: it travels with
+    /// the job]
+    #[arg(long, env = "TUNESMITH_REMOTE_BASE_MODEL", value_name = "PATH")]
+    pub remote_base_model: Option<String>,
+    /// The tunesmith binary that the job runs, where its machine has another processor than this one [default: this one]
+    #[arg(long, env = "TUNESMITH_REMOTE_PROGRAM", value_name = "FILE")]
+    pub remote_program: Option<PathBuf>,
+    /// Seconds that a job may wait for a machine [default: 1800]
+    #[arg(long, env = "TUNESMITH_QUEUE_TIMEOUT", value_name = "SECONDS")]
+    pub queue_timeout: Option<NonZeroU32>,
+    /// Attempts at a job whose machine goes away [default: 3]
+    #[arg(long, env = "TUNESMITH_MAX_ATTEMPTS", value_name = "N")]
+    pub max_attempts: Option<NonZeroU32>,
+    /// Most that a job may cost, all attempts together, by `[remote.prices]` [default: no limit]
+    #[arg(long, env = "TUNESMITH_MAX_COST_USD", value_name = "USD")]
+    pub max_cost_usd: Option<f64>,
+    /// `[remote.prices]`: USD an hour of one GPU of each kind.
+    #[arg(skip)]
+    pub prices: BTreeMap<String, f64>,
+    /// `[remote.ray]`
+    #[arg(skip)]
+    pub ray: RayOptions,
+    /// `[remote.slurm]`
+    #[arg(skip)]
+    pub slurm: SlurmOptions,
+    /// `[remote.kubernetes]`
+    #[arg(skip)]
+    pub kubernetes: KubernetesOptions,
+    /// `[remote.sagemaker]`
+    #[arg(skip)]
+    pub sagemaker: SagemakerOptions,
+    /// `[remote.azure_ml]`
+    #[arg(skip)]
+    pub azure_ml: AzureMlOptions,
+    /// `[remote.modal]`
+    #[arg(skip)]
+    pub modal: WorkerOptions,
+}
