@@ -4,6 +4,7 @@ mod backend;
 mod error;
 mod job_files;
 mod persistent;
+pub(crate) mod worker;
 
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
@@ -20,12 +21,8 @@ use crate::config::{Provider, RemoteConfig};
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
-        Provider::Ray
-        | Provider::Slurm
-        | Provider::Kubernetes
-        | Provider::Sagemaker
-        | Provider::AzureMl
-        | Provider::Modal => {
+        Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
+        Provider::Ray | Provider::Slurm | Provider::Kubernetes | Provider::Sagemaker | Provider::AzureMl => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }
