@@ -9,6 +9,7 @@ mod jobs;
 mod logs;
 mod persistent;
 mod verify;
+pub(crate) mod worker;
 
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
@@ -27,12 +28,8 @@ use crate::config::{Provider, RemoteConfig};
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
-        Provider::Ray
-        | Provider::Slurm
-        | Provider::Kubernetes
-        | Provider::Sagemaker
-        | Provider::AzureMl
-        | Provider::Modal => {
+        Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
+        Provider::Ray | Provider::Slurm | Provider::Kubernetes | Provider::Sagemaker | Provider::AzureMl => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }
