@@ -59,7 +59,8 @@ PartitionName=first Nodes=n1 MaxTime=INFINITE
 PartitionName=second Nodes=n2 MaxTime=INFINITE
 PartitionName=short Nodes=n1,n2 MaxTime=1
 CONF
-echo "Name=gpu Type=a10g Count=1" >"$CLUSTER/gres.conf"
+# Ranks look for GPUs where they are; Slurm only counts.
+echo "Name=gpu Type=a10g File=/dev/null" >"$CLUSTER/gres.conf"
 
 (umask 077 && head -c 128 /dev/urandom >"$CLUSTER/munge.key")
 chmod 755 "$CLUSTER"

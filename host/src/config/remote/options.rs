@@ -95,18 +95,29 @@ impl RemoteOptions {
     /// Every address that is set, with its key: what an operator grants a tenant one by one.
     pub fn addresses(&self) -> Vec<(&'static str, &str)> {
         let base = self.remote_base_model.as_deref().filter(|base| base.contains("://"));
-        let all = [("remote.artefacts", self.artefacts.as_deref()), ("remote.remote_base_model", base)];
+        let all = [
+            ("remote.artefacts", self.artefacts.as_deref()),
+            ("remote.remote_base_model", base),
+            ("remote.ray.url", self.ray.url.as_deref()),
+            ("remote.modal.url", self.modal.url.as_deref()),
+        ];
         all.into_iter().filter_map(|(key, url)| Some((key, url?))).collect()
     }
 
     /// Every file of this machine that is named, with its key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let all = [("remote.remote_program", self.remote_program.as_deref())];
+        let all = [
+            ("remote.remote_program", self.remote_program.as_deref()),
+            ("remote.ray.token_file", self.ray.token_file.as_deref()),
+            ("remote.modal.token_file", self.modal.token_file.as_deref()),
+            ("remote.modal.key_file", self.modal.key_file.as_deref()),
+        ];
         all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
     }
 
     /// The same files, to be resolved against the folder of the configuration.
     pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        self.remote_program.iter_mut().collect()
+        let modal = self.modal.token_file.iter_mut().chain(&mut self.modal.key_file);
+        self.remote_program.iter_mut().chain(&mut self.ray.token_file).chain(modal).collect()
     }
 }

@@ -208,7 +208,7 @@ fn told(engine: String, message: String) -> RemoteError {
 }
 
 /// A word for a shell.
-pub(super) fn quoted(word: &str) -> String {
+pub(in crate::remote) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -24,6 +24,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+pub(super) use self::command::quoted;
+
 use self::command::Programs;
 use self::script::Folder;
 use self::state::Told;
@@ -38,8 +40,11 @@ use crate::job::{Failure, FailureKind, JobId};
 /// As much of a log as is read at once.
 const LOG_PIECE: u64 = 1 << 20;
 
+/// How the states of machines begin that run jobs, or will once others have ended.
+const IS_THERE: [&str; 7] = ["idle", "mix", "alloc", "comp", "resv", "plnd", "maint"];
+
 /// A Slurm cluster.
-pub struct Slurm {
+pub(super) struct Slurm {
     programs: Programs,
     options: SlurmOptions,
     store: ArtefactStore,
@@ -55,8 +60,18 @@ impl Slurm {
     /// The cluster that this machine, or the login node, belongs to.
     ///
     /// # Errors
-    /// [`RemoteError::Config`] where the artefact store is no folder.
-    pub fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
+    /// [`RemoteError::Config`] where the artefact store is no folder, and where a tenant of an operator would run programs of its own.
+    pub(super) fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
+        let SlurmOptions { ssh_args, sbatch_args, setup, .. } = &config.slurm;
+        let own_programs = [
+            ("remote.slurm.ssh_args", !ssh_args.is_empty()),
+            ("remote.slurm.sbatch_args", !sbatch_args.is_empty()),
+            ("remote.slurm.setup", setup.is_some()),
+        ];
+        if let Some((key, _)) = own_programs.into_iter().find(|(_, is_set)| *is_set && !config.secrets_of_environment) {
+            let message = "runs programs as the operator's user, which is not for tenants: leave it out".to_owned();
+            return Err(RemoteError::Config { key, message });
+        }
         let store = match &config.artefacts {
             Some(url) => Some(ArtefactStore::open(url, config.secrets_of_environment)?),
             None => None,
@@ -129,14 +144,20 @@ impl TrainingBackend for Slurm {
         let version = self.run("sinfo", ["--version"])?.trim().to_owned();
         let mut args = vec!["--test-only".to_owned(), "--time=1".to_owned()];
         args.extend(script::machines(&self.options, resources));
-        self.programs.run("sbatch", &args, "#!/bin/bash\n")?;
+        let tested = self.programs.run("sbatch", &args, "#!/bin/bash\n");
 
-        let mut gpus = Vec::new();
-        let mut notes = Vec::new();
+        let (mut gpus, mut notes) = (Vec::new(), Vec::new());
+        let mut all_there = true;
         for line in self.run("sinfo", ["--noheader", "--format=%P|%D|%t|%G"])?.lines() {
             let [partition, nodes, state, gres] = line.split('|').collect::<Vec<_>>()[..] else { continue };
             notes.push(format!("partition {partition}: {nodes} {state}, {gres}"));
             gpus.extend(gres.split(',').filter_map(gpu_kind));
+            all_there &= IS_THERE.iter().any(|there| state.starts_with(there));
+        }
+        match tested {
+            // It says the same of machines that are away for a while.
+            Err(RemoteError::Unschedulable { message, .. }) if !all_there => notes.push(message),
+            tested => drop(tested?),
         }
         gpus.sort();
         gpus.dedup();
