@@ -1,6 +1,7 @@
 //! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then `drive`: what becomes of a job.
 
 mod backend;
+mod cost;
 mod error;
 mod job_files;
 mod persistent;
@@ -8,6 +9,7 @@ mod persistent;
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
 };
+pub use cost::ceiling;
 pub use error::RemoteError;
 pub use job_files::JobFiles;
 pub use persistent::Persistent;
