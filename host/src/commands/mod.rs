@@ -10,6 +10,7 @@ mod finetune;
 mod generate;
 mod import;
 mod interrupt;
+mod jobs;
 mod mark;
 mod merge;
 mod people;
@@ -20,6 +21,7 @@ mod review;
 mod runs;
 mod serve;
 mod sync;
+mod train;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -94,6 +96,8 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Serve(_) => unreachable!("returned above"),
         Command::Finetune(args) => finetune::run(scope, args, progress),
         Command::Runs(command) => runs::run(scope, command, progress),
+        Command::Jobs(command) => jobs::run(scope, command, progress),
+        Command::Train(args) => train::run(scope, args, progress),
         Command::Extract(args) => {
             if let Some(output) = &args.output {
                 scope.check_write("--output", output)?;

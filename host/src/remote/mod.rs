@@ -1,16 +1,23 @@
-//! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then `drive`: what becomes of a job.
+//! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then [`Drive`]: what becomes of a job.
 
 mod backend;
+pub mod cost;
+mod drive;
 mod error;
 mod job_files;
+mod jobs;
+mod logs;
 mod persistent;
+mod verify;
 pub(crate) mod worker;
 
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
 };
+pub use drive::{Done, Drive, FETCHED};
 pub use error::RemoteError;
 pub use job_files::JobFiles;
+pub use jobs::{AttemptRecord, HeldJob, JobRecord, JobStore, RecordState};
 pub use persistent::Persistent;
 
 use crate::config::{Provider, RemoteConfig};
