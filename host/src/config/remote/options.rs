@@ -107,17 +107,18 @@ impl RemoteOptions {
     /// Every file of this machine that is named, with its key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let all = [
-            ("remote.remote_program", self.remote_program.as_deref()),
-            ("remote.ray.token_file", self.ray.token_file.as_deref()),
-            ("remote.modal.token_file", self.modal.token_file.as_deref()),
-            ("remote.modal.key_file", self.modal.key_file.as_deref()),
+            ("remote.remote_program", &self.remote_program),
+            ("remote.ray.token_file", &self.ray.token_file),
+            ("remote.modal.token_file", &self.modal.token_file),
+            ("remote.modal.key_file", &self.modal.key_file),
         ];
-        all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
+        all.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?))).collect()
     }
 
     /// The same files, to be resolved against the folder of the configuration.
-    pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        let modal = self.modal.token_file.iter_mut().chain(&mut self.modal.key_file);
-        self.remote_program.iter_mut().chain(&mut self.ray.token_file).chain(modal).collect()
+    pub(in crate::config) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Self { remote_program, ray, modal, .. } = self;
+        let files = remote_program.iter_mut().chain(&mut ray.token_file);
+        files.chain(&mut modal.token_file).chain(&mut modal.key_file)
     }
 }
