@@ -8,6 +8,7 @@ mod control;
 mod environment;
 mod evaluation;
 mod frame;
+mod link;
 mod mpi;
 mod mpi_library;
 mod pmi;
@@ -17,6 +18,7 @@ mod share;
 pub use share::Share;
 
 pub(crate) use evaluation::sum_evaluation;
+pub(crate) use link::Link;
 pub(crate) use mpi::Mpi;
 
 use crate::device::{Device, StepState, Trainable};
@@ -56,6 +58,9 @@ pub trait Collective<D: Device> {
     /// # Errors
     /// [`TrainerError::RankLost`]; [`TrainerError::Collective`].
     fn wait(&mut self, device: &D) -> Result<()>;
+
+    /// The run failed here: no other rank is waited for when this is dropped.
+    fn give_up(&mut self) {}
 }
 
 /// How long ranks wait for each other.
@@ -163,27 +168,29 @@ impl Group {
         self.share
     }
 
-    /// All ranks train on the same kind of device, or none does: their sums would not meet.
-    fn agree_on_device(&self, kind: &str) -> Result<()> {
-        let Some(met) = &self.met else { return Ok(()) };
-        let theirs = met.control.broadcast(kind.as_bytes().to_vec(), Waiting::new(self.timeouts.rendezvous))?;
-        match theirs == kind.as_bytes() {
-            true => Ok(()),
-            false => Err(TrainerError::Collective {
-                operation: "choosing the device".to_owned(),
-                message: format!(
-                    "rank 0 trains on `{}`, rank {} on `{kind}`; name one device for all",
-                    String::from_utf8_lossy(&theirs),
-                    self.share.rank()
-                ),
-            }),
-        }
+    /// The connections of ranks that all train on a device of that kind.
+    ///
+    /// # Errors
+    /// [`TrainerError::RankEnvironment`] where the launcher named no address; those of [`Met::agree_on_device`].
+    pub(crate) fn into_link(self, kind: &str) -> Result<Link> {
+        let Group { share, timeouts, met, .. } = self;
+        let Some(met) = met else {
+            return Err(TrainerError::RankEnvironment {
+                what: "`MASTER_ADDR` is not set".to_owned(),
+                remedy:
+                    "set it to the host of rank 0, and `MASTER_PORT` to a free port there: on GPUs the ranks meet by it"
+                        .to_owned(),
+            });
+        };
+        let link = Link::new(share, met.control, timeouts.step);
+        link.agree_on_device(kind)?;
+        Ok(link)
     }
 }
 
 /// Until when ranks wait for each other.
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+pub(crate) struct Waiting {
     timeout: Duration,
     deadline: Instant,
 }

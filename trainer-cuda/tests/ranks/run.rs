@@ -57,8 +57,8 @@ pub(crate) struct Ways<'a, M: Method> {
     pub(crate) stop: &'a dyn Fn(&Event) -> bool,
 }
 
-/// Trains, on one thread.
-pub(crate) fn train<M: Method<Device = Cpu>>(
+/// Trains.
+pub(crate) fn train<M: Method>(
     method: M,
     config: &TrainConfig,
     data: &[M::Example],
@@ -83,7 +83,11 @@ pub(crate) fn train<M: Method<Device = Cpu>>(
 
 /// A run that does not depend on the method's type: what it is joined with does.
 pub(crate) trait Ranked {
-    fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>>;
+    type Device: Device;
+
+    fn device(&self) -> Self::Device;
+
+    fn join<M: Method<Device = Self::Device>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>>;
 
     fn checkpoints(&self) -> Option<&Checkpoints> {
         None
@@ -97,8 +101,8 @@ pub(crate) trait Ranked {
     where
         Self: Sized,
     {
-        fn go<M: Method<Device = Cpu>>(
-            ranked: &impl Ranked,
+        fn go<M: Method>(
+            ranked: &impl Ranked<Device = M::Device>,
             method: M,
             config: &TrainConfig,
             data: &[M::Example],
@@ -110,24 +114,24 @@ pub(crate) trait Ranked {
             };
             train(method, config, data, &ways)
         }
-        let cpu = Cpu::new(Some(1));
+        let device = self.device();
         match which {
             Which::Sft => {
                 let base = small::base();
                 let data = small::sequences(&base);
-                let method = Sft::new(cpu, &base, config, &data[..TRAIN], &data[TRAIN..])?;
+                let method = Sft::new(device, &base, config, &data[..TRAIN], &data[TRAIN..])?;
                 go(self, method, config, &data)
             }
             Which::Dpo => {
                 let base = small::base();
                 let data = small::pairs(&base);
-                let method = Dpo::new(cpu, &base, config, &data[..TRAIN], &data[TRAIN..], None)?;
+                let method = Dpo::new(device, &base, config, &data[..TRAIN], &data[TRAIN..], None)?;
                 go(self, method, config, &data)
             }
             Which::Triplets => {
                 let base = small::encoder_base();
                 let data = small::triplets(&base);
-                let method = Triplets::new(cpu, &base, config, &data[..TRAIN], &data[TRAIN..])?;
+                let method = Triplets::new(device, &base, config, &data[..TRAIN], &data[TRAIN..])?;
                 go(self, method, config, &data)
             }
         }
@@ -138,6 +142,12 @@ pub(crate) trait Ranked {
 pub(crate) struct Alone<'a>(pub(crate) Option<&'a Checkpoints>);
 
 impl Ranked for Alone<'_> {
+    type Device = Cpu;
+
+    fn device(&self) -> Cpu {
+        Cpu::new(Some(1))
+    }
+
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
         Ok(trainer)
     }
