@@ -8,6 +8,8 @@ mod job_files;
 mod jobs;
 mod logs;
 mod persistent;
+mod ray;
+mod slurm;
 mod verify;
 pub(crate) mod worker;
 
@@ -29,7 +31,9 @@ use crate::config::{Provider, RemoteConfig};
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
         Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
-        Provider::Ray | Provider::Slurm | Provider::Kubernetes | Provider::Sagemaker | Provider::AzureMl => {
+        Provider::Ray => Ok(Box::new(ray::Ray::new(config)?)),
+        Provider::Slurm => Ok(Box::new(slurm::Slurm::new(config)?)),
+        Provider::Kubernetes | Provider::Sagemaker | Provider::AzureMl => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }

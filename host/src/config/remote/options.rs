@@ -98,6 +98,7 @@ impl RemoteOptions {
         let all = [
             ("remote.artefacts", self.artefacts.as_deref()),
             ("remote.remote_base_model", base),
+            ("remote.ray.url", self.ray.url.as_deref()),
             ("remote.modal.url", self.modal.url.as_deref()),
         ];
         all.into_iter().filter_map(|(key, url)| Some((key, url?))).collect()
@@ -107,6 +108,7 @@ impl RemoteOptions {
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let all = [
             ("remote.remote_program", &self.remote_program),
+            ("remote.ray.token_file", &self.ray.token_file),
             ("remote.modal.token_file", &self.modal.token_file),
             ("remote.modal.key_file", &self.modal.key_file),
         ];
@@ -115,7 +117,8 @@ impl RemoteOptions {
 
     /// The same files, to be resolved against the folder of the configuration.
     pub(in crate::config) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { remote_program, modal, .. } = self;
-        remote_program.iter_mut().chain(&mut modal.token_file).chain(&mut modal.key_file)
+        let Self { remote_program, ray, modal, .. } = self;
+        let files = remote_program.iter_mut().chain(&mut ray.token_file);
+        files.chain(&mut modal.token_file).chain(&mut modal.key_file)
     }
 }
