@@ -4,6 +4,9 @@ mod backend;
 mod error;
 mod job_files;
 mod persistent;
+pub mod sagemaker;
+#[cfg(test)]
+mod tests;
 
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
@@ -20,10 +23,10 @@ use crate::config::{Provider, RemoteConfig};
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
+        Provider::Sagemaker => Ok(Box::new(sagemaker::Sagemaker::new(config)?)),
         Provider::Ray
         | Provider::Slurm
         | Provider::Kubernetes
-        | Provider::Sagemaker
         | Provider::AzureMl
         | Provider::Modal => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
