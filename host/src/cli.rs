@@ -1,6 +1,7 @@
 //! The command line: types and help text, nothing else.
 
 mod authoring;
+mod jobs;
 mod models;
 mod people;
 mod plugins;
@@ -10,6 +11,7 @@ mod serve;
 mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
+pub use jobs::{JobArgs, JobsCommand, SagemakerEntrypointArgs, TrainArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use people::{AddPersonArgs, PeopleArgs, PeopleCommand, RemovePersonArgs};
 pub use plugins::{KeygenArgs, SignArgs};
@@ -113,6 +115,21 @@ Examples:
     /// Look at runs that wait for people, and go on with them
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Look at jobs that train on other machines; wait for them, end them
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Train a bundle on this machine: what an engine is told to run
+    #[command(after_help = "\
+Example:
+  tunesmith train --job bundle/job.json --out out
+
+Of a training on several machines, each process finds its place in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+Exit codes: 0 done, 65 bad input, 66 base model, 70 the trainer, 71 out of memory, 74 input or output,
+75 asked to stop, 76 ranks did not meet, 77 no usable GPU; `failure.json` in the output says more.")]
+    Train(TrainArgs),
+    /// Be the entry point of a container that SageMaker starts: train its bundle, and leave what it expects
+    #[command(hide = true)]
+    SagemakerEntrypoint(SagemakerEntrypointArgs),
     /// Write the training records that a run would use, one JSON object a line, with their lineage
     #[command(after_help = "\
 Examples:

@@ -77,7 +77,9 @@ mod tests {
     }
 
     fn answer(status: &str, code: &str, message: &str) -> String {
-        format!("{STATUS}{status}: <?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>")
+        format!(
+            "{STATUS}{status}: <?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        )
     }
 
     #[test]
@@ -102,7 +104,9 @@ mod tests {
         assert!(passes("408 Request Timeout", "RequestTimeout"));
         assert!(!passes("404 Not Found", "NoSuchBucket"));
         assert!(!passes("400 Bad Request", "InvalidBucketName"));
-        assert!(matches!(told("connection refused"), ArtefactError::Store { message, .. } if message == "connection refused"));
+        assert!(
+            matches!(told("connection refused"), ArtefactError::Store { message, .. } if message == "connection refused")
+        );
     }
 
     #[test]

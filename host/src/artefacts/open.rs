@@ -29,7 +29,8 @@ pub(super) fn open(url: &Url, options: Vec<(String, String)>) -> Result<Opened, 
             Box::new(options.into_iter().fold(builder, with_s3_option).build()?)
         }
         ObjectStoreScheme::MicrosoftAzure => {
-            let builder = MicrosoftAzureBuilder::new().with_retry(retry()).with_client_options(client()).with_url(whole);
+            let builder =
+                MicrosoftAzureBuilder::new().with_retry(retry()).with_client_options(client()).with_url(whole);
             let with = |builder: MicrosoftAzureBuilder, (key, value): (String, String)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
@@ -40,7 +41,8 @@ pub(super) fn open(url: &Url, options: Vec<(String, String)>) -> Result<Opened, 
             let mut root = url.clone();
             root.set_path("");
             root.set_query(None);
-            let builder = HttpBuilder::new().with_retry(retry()).with_client_options(client()).with_url(root.to_string());
+            let builder =
+                HttpBuilder::new().with_retry(retry()).with_client_options(client()).with_url(root.to_string());
             let with = |builder: HttpBuilder, (key, value): (String, String)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,

@@ -91,7 +91,9 @@ impl ArtefactStore {
     /// [`ArtefactError`].
     pub fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), ArtefactError> {
         let object = self.object(path);
-        block_on(async { self.store.put(&object, PutPayload::from(bytes)).await }).map(drop).map_err(self.failed("write", path))
+        block_on(async { self.store.put(&object, PutPayload::from(bytes)).await })
+            .map(drop)
+            .map_err(self.failed("write", path))
     }
 
     /// Writes a copy of `file`, whole or not at all.

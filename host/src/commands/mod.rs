@@ -10,6 +10,7 @@ mod finetune;
 mod generate;
 mod import;
 mod interrupt;
+mod jobs;
 mod mark;
 mod merge;
 mod people;
@@ -18,8 +19,10 @@ mod plugins;
 mod prune;
 mod review;
 mod runs;
+mod sagemaker_entrypoint;
 mod serve;
 mod sync;
+mod train;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -94,6 +97,9 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Serve(_) => unreachable!("returned above"),
         Command::Finetune(args) => finetune::run(scope, args, progress),
         Command::Runs(command) => runs::run(scope, command, progress),
+        Command::Jobs(command) => jobs::run(scope, command, progress),
+        Command::Train(args) => train::run(scope, args, progress),
+        Command::SagemakerEntrypoint(args) => sagemaker_entrypoint::run(&args),
         Command::Extract(args) => {
             if let Some(output) = &args.output {
                 scope.check_write("--output", output)?;

@@ -1,18 +1,26 @@
-//! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then `drive`: what becomes of a job.
+//! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then [`Drive`]: what becomes of a job.
 
 mod backend;
+pub mod cost;
+mod drive;
 mod error;
 mod job_files;
+mod jobs;
+mod logs;
 mod persistent;
 pub mod sagemaker;
 #[cfg(test)]
 mod tests;
+mod verify;
+pub(crate) mod worker;
 
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
 };
+pub use drive::{Done, Drive, FETCHED};
 pub use error::RemoteError;
 pub use job_files::JobFiles;
+pub use jobs::{AttemptRecord, HeldJob, JobRecord, JobStore, RecordState};
 pub use persistent::Persistent;
 
 use crate::config::{Provider, RemoteConfig};
@@ -23,12 +31,9 @@ use crate::config::{Provider, RemoteConfig};
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
+        Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
         Provider::Sagemaker => Ok(Box::new(sagemaker::Sagemaker::new(config)?)),
-        Provider::Ray
-        | Provider::Slurm
-        | Provider::Kubernetes
-        | Provider::AzureMl
-        | Provider::Modal => {
+        Provider::Ray | Provider::Slurm | Provider::Kubernetes | Provider::AzureMl => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }

@@ -61,7 +61,8 @@ impl Api {
         target: &'static str,
     ) -> Result<Self, RemoteError> {
         let client = http::client(TIMEOUT).build();
-        let client = client.map_err(|error| RemoteError::Config { key: "remote.sagemaker", message: error.to_string() })?;
+        let client =
+            client.map_err(|error| RemoteError::Config { key: "remote.sagemaker", message: error.to_string() })?;
         let endpoint = format!("{}/", endpoint.trim_end_matches('/'));
         Ok(Self { client, credentials, region: region.to_owned(), endpoint, service, target })
     }
@@ -86,11 +87,17 @@ impl Api {
         let told = response.text().map_err(|error| self.transient(http::innermost(&error), None))?;
         if status.is_success() {
             let told = if told.is_empty() { "{}" } else { &told };
-            return serde_json::from_str(told).map(Ok).map_err(|error| self.protocol(format!("{error} in `{}`", start(told))));
+            return serde_json::from_str(told)
+                .map(Ok)
+                .map_err(|error| self.protocol(format!("{error} in `{}`", start(told))));
         }
         let Some(refusal) = Refusal::read(&told) else {
             let message = format!("{status}: {}", start(&told));
-            return Err(if http::is_temporary(status) { self.transient(message, after) } else { self.protocol(message) });
+            return Err(if http::is_temporary(status) {
+                self.transient(message, after)
+            } else {
+                self.protocol(message)
+            });
         };
         let message = refusal.to_string();
         match refusal.meaning() {
@@ -109,8 +116,8 @@ impl Api {
 
     fn signed(&self, operation: &str, body: String) -> Result<HttpRequest, RemoteError> {
         let credential = block_on(self.credentials.get_credential());
-        let credential =
-            credential.map_err(|error| self.credentials_refused(format!("there are none: {}", http_words(&error)), REMEDY))?;
+        let credential = credential
+            .map_err(|error| self.credentials_refused(format!("there are none: {}", http_words(&error)), REMEDY))?;
         let request = Request::post(&self.endpoint)
             .header("content-type", "application/x-amz-json-1.1")
             .header("x-amz-target", format!("{}.{operation}", self.target));
@@ -146,23 +153,39 @@ impl Refusal {
     fn read(body: &str) -> Option<Self> {
         let body: Value = serde_json::from_str(body).ok()?;
         let code = body.get("__type")?.as_str()?;
-        let message = body.get("message").or_else(|| body.get("Message")).and_then(Value::as_str).unwrap_or("without a word");
+        let message =
+            body.get("message").or_else(|| body.get("Message")).and_then(Value::as_str).unwrap_or("without a word");
         Some(Self { code: code.rsplit('#').next().unwrap_or(code).to_owned(), message: message.to_owned() })
     }
 
     fn meaning(&self) -> Meaning {
-        let is_expired = |words: &str| words.contains("Signature expired") || words.contains("Signature not yet current");
+        let is_expired =
+            |words: &str| words.contains("Signature expired") || words.contains("Signature not yet current");
         match self.code.as_str() {
-            "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded"
-            | "InternalFailure" | "InternalServerError" | "ServiceUnavailable" | "ServiceUnavailableException" => {
-                Meaning::Overload
-            }
+            "ThrottlingException"
+            | "Throttling"
+            | "TooManyRequestsException"
+            | "RequestLimitExceeded"
+            | "InternalFailure"
+            | "InternalServerError"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException" => Meaning::Overload,
             "RequestTimeTooSkewed" | "RequestExpired" => Meaning::Clock,
             "InvalidSignatureException" | "SignatureDoesNotMatch" if is_expired(&self.message) => Meaning::Clock,
-            "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature" | "IncompleteSignatureException"
-            | "UnrecognizedClientException" | "InvalidClientTokenId" | "MissingAuthenticationToken"
-            | "MissingAuthenticationTokenException" | "ExpiredToken" | "ExpiredTokenException" | "AccessDenied"
-            | "AccessDeniedException" | "NotAuthorized" | "OptInRequired" => Meaning::Credentials,
+            "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "AccessDenied"
+            | "AccessDeniedException"
+            | "NotAuthorized"
+            | "OptInRequired" => Meaning::Credentials,
             _ => Meaning::Other,
         }
     }
@@ -206,13 +229,17 @@ mod tests {
         let meaning = |code: &str, message: &str| Refusal { code: code.into(), message: message.into() }.meaning();
         let old = "Signature expired: 20261126T120000Z is now earlier than 20261126T130000Z";
         assert!(matches!(meaning("InvalidSignatureException", old), Meaning::Clock));
-        assert!(matches!(meaning("InvalidSignatureException", "The request signature we calculated"), Meaning::Credentials));
+        assert!(matches!(
+            meaning("InvalidSignatureException", "The request signature we calculated"),
+            Meaning::Credentials
+        ));
         assert!(matches!(meaning("ResourceInUse", "x"), Meaning::Other));
     }
 
     #[test]
     fn a_call_is_signed_for_its_service_and_region_and_with_its_headers() {
-        let variables = [("aws_access_key_id", "AKIATEST"), ("aws_secret_access_key", "secret"), ("aws_session_token", "token")];
+        let variables =
+            [("aws_access_key_id", "AKIATEST"), ("aws_secret_access_key", "secret"), ("aws_session_token", "token")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let credentials = credentials(variables, "eu-central-1").unwrap();
         let api = Api::new(credentials, "eu-central-1", "http://127.0.0.1:9", "sagemaker", "SageMaker").unwrap();

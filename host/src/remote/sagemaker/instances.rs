@@ -54,15 +54,22 @@ pub(super) fn instance_type(resources: &Resources) -> Result<&'static str, Strin
     let of_kind: Vec<_> = MACHINES.iter().filter(|(gpu, ..)| gpu.eq_ignore_ascii_case(kind)).collect();
     if of_kind.is_empty() {
         let known = kinds().join("`, `");
-        return Err(format!("no machine with the GPU `{kind}` is known; known are `{known}`, or name one as `instance_type`"));
+        return Err(format!(
+            "no machine with the GPU `{kind}` is known; known are `{known}`, or name one as `instance_type`"
+        ));
     }
     let memory = resources.memory_mib.div_ceil(1024);
     let fits = |machine: &&&(&str, u32, &str, u32, u64)| {
         machine.1 == count && machine.3 >= resources.cpu && machine.4 >= memory
     };
     of_kind.iter().find(fits).map(|machine| machine.2).ok_or_else(|| {
-        let told: Vec<_> = of_kind.iter().map(|(_, n, name, cpu, gib)| format!("{n} in {name} ({cpu} cores, {gib} GiB)")).collect();
-        format!("no machine has {count} x `{kind}`, {} cores and {memory} GiB; there are {}", resources.cpu, told.join(", "))
+        let told: Vec<_> =
+            of_kind.iter().map(|(_, n, name, cpu, gib)| format!("{n} in {name} ({cpu} cores, {gib} GiB)")).collect();
+        format!(
+            "no machine has {count} x `{kind}`, {} cores and {memory} GiB; there are {}",
+            resources.cpu,
+            told.join(", ")
+        )
     })
 }
 
@@ -94,7 +101,10 @@ mod tests {
     #[test]
     fn what_is_not_there_is_told_with_what_is() {
         let told = asked(Some("RTX9000"), 1, 4, 16384).unwrap_err();
-        assert!(told.starts_with("no machine with the GPU `RTX9000` is known; known are `T4`, `A10G`, `L4`,"), "{told}");
+        assert!(
+            told.starts_with("no machine with the GPU `RTX9000` is known; known are `T4`, `A10G`, `L4`,"),
+            "{told}"
+        );
         assert_eq!(
             asked(Some("A100"), 3, 4, 16384).unwrap_err(),
             "no machine has 3 x `A100`, 4 cores and 16 GiB; there are 8 in ml.p4d.24xlarge (96 cores, 1152 GiB)"

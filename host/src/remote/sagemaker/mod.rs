@@ -82,7 +82,8 @@ impl Sagemaker {
             own.clone().unwrap_or_else(|| format!("https://{service}.{region}.{}", domain(&region)))
         };
         let credentials = api::credentials(variables, &region);
-        let credentials = credentials.map_err(|message| RemoteError::Config { key: "remote.sagemaker.region", message })?;
+        let credentials =
+            credentials.map_err(|message| RemoteError::Config { key: "remote.sagemaker.region", message })?;
         let sagemaker = endpoint(&options.endpoint, "api.sagemaker");
         let logs = endpoint(&options.logs_endpoint, "logs");
         Ok(Self {

@@ -43,9 +43,10 @@ impl Description {
                 "MaxWaitTimeExceeded" if self.training_start_time.is_none() => {
                     failed(FailureKind::Unschedulable, "MaxWaitTimeExceeded: no spot machine was free in time")
                 }
-                "MaxWaitTimeExceeded" => {
-                    failed(FailureKind::Preempted, "MaxWaitTimeExceeded: its machine was taken back, and no other was free in time")
-                }
+                "MaxWaitTimeExceeded" => failed(
+                    FailureKind::Preempted,
+                    "MaxWaitTimeExceeded: its machine was taken back, and no other was free in time",
+                ),
                 "Interrupted" => failed(FailureKind::Preempted, "Interrupted: its machine was taken back"),
                 _ => JobState::Cancelled,
             },
@@ -73,19 +74,24 @@ fn failed(kind: FailureKind, message: &str) -> JobState {
 
 /// `AlgorithmError: what the container left in its file, exit code: 65`
 fn failure(reason: &str) -> Failure {
-    let exit_code = reason.rsplit_once("exit code: ").or_else(|| reason.rsplit_once("Exit code: ")).and_then(|(_, rest)| {
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok()
-    });
+    let exit_code =
+        reason.rsplit_once("exit code: ").or_else(|| reason.rsplit_once("Exit code: ")).and_then(|(_, rest)| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        });
     let begins = |word: &str| reason.starts_with(word);
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-    let kind = if begins("CapacityError") || has(&["Insufficient capacity", "InsufficientCapacity", "ResourceLimitExceeded"]) {
+    let kind = if begins("CapacityError")
+        || has(&["Insufficient capacity", "InsufficientCapacity", "ResourceLimitExceeded"])
+    {
         FailureKind::Unschedulable
     } else if has(&["OutOfMemory", "out-of-memory", "Please use an instance type with more memory"]) {
         FailureKind::OutOfMemory
     } else if begins("AlgorithmError") {
         exit_code.map_or(FailureKind::Trainer, FailureKind::of_exit_code)
-    } else if begins("ClientError") && has(&["Data download failed", "NoSuchBucket", "matched no files", "AccessDenied"]) {
+    } else if begins("ClientError")
+        && has(&["Data download failed", "NoSuchBucket", "matched no files", "AccessDenied"])
+    {
         FailureKind::Io
     } else if begins("ClientError") {
         FailureKind::SetUp
@@ -131,7 +137,10 @@ mod tests {
             assert_eq!(state("InProgress", secondary, None), JobState::Queued { reason });
         }
         // A spot machine that was taken back: the service waits for another one.
-        assert_eq!(state("InProgress", "Interrupted", None), JobState::Queued { reason: Some("Interrupted".to_owned()) });
+        assert_eq!(
+            state("InProgress", "Interrupted", None),
+            JobState::Queued { reason: Some("Interrupted".to_owned()) }
+        );
         for secondary in ["Training", "Uploading", "Updating"] {
             assert_eq!(state("InProgress", secondary, None), JobState::Running);
         }
@@ -162,7 +171,13 @@ mod tests {
         );
         assert_eq!(of("ClientError: Data download failed: S3 key: a matched no files"), (FailureKind::Io, None));
         assert_eq!(of("ClientError: Cannot pull image"), (FailureKind::SetUp, None));
-        assert_eq!(of("CapacityError: Unable to provision requested ML compute capacity"), (FailureKind::Unschedulable, None));
-        assert_eq!(of("InternalServerError: We encountered an internal error. Please try again."), (FailureKind::Unknown, None));
+        assert_eq!(
+            of("CapacityError: Unable to provision requested ML compute capacity"),
+            (FailureKind::Unschedulable, None)
+        );
+        assert_eq!(
+            of("InternalServerError: We encountered an internal error. Please try again."),
+            (FailureKind::Unknown, None)
+        );
     }
 }

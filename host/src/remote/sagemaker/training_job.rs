@@ -77,7 +77,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::job::{Bundle, JobKey};
     use crate::remote::Resources;
 
     /// The example that `tests/remote/sagemaker/check.py` holds to AWS's model of the service.
@@ -86,14 +85,8 @@ mod tests {
     #[test]
     fn a_submission_is_the_request_that_was_held_to_the_services_model() {
         let digest = "0123456789abcdef".repeat(4);
-        let key = JobKey::new("acme", &digest);
-        let bundle = Bundle {
-            key: key.clone(),
-            digest: digest.clone(),
-            job: crate::remote::tests::job(),
-            folder: "bundle".into(),
-            files: Vec::new(),
-        };
+        let bundle = crate::remote::tests::bundle(&digest);
+        let key = &bundle.key;
         let resources = Resources { gpu: Some("A10G".into()), gpu_count: 4, nodes: 2, cpu: 4, memory_mib: 16384 };
         let labels = [("tenant", "acme"), ("job", key.as_str()), ("digest", &digest)];
         let attempt = Submission {
