@@ -1,6 +1,7 @@
 //! The command line: types and help text, nothing else.
 
 mod authoring;
+mod gpus;
 mod jobs;
 mod models;
 mod people;
@@ -11,6 +12,7 @@ mod serve;
 mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
+pub use gpus::{GpusCommand, RecommendArgs};
 pub use jobs::{JobArgs, JobsCommand, SagemakerEntrypointArgs, TrainArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use people::{AddPersonArgs, PeopleArgs, PeopleCommand, RemovePersonArgs};
@@ -181,6 +183,9 @@ Examples:
   tunesmith plan --base-model models/SmolLM2-135M --method dpo
   tunesmith plan --base-model models/SmolLM2-135M --batch-size 16 --max-length 512 --memory 8GiB --json")]
     Plan(PlanArgs),
+    /// Say which GPU a training fits, how long it would take there and what that would cost
+    #[command(subcommand)]
+    Gpus(GpusCommand),
     /// Let a model answer, with or without an adapter; the text comes as it is made
     #[command(after_help = "\
 Examples:

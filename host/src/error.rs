@@ -8,6 +8,7 @@ use crate::approval::ApprovalError;
 use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
+use crate::gpus::GpuError;
 use crate::job::{FailureKind, JobError};
 use crate::memory::OutOfMemory;
 use crate::people::{Forbidden, PeopleError};
@@ -121,6 +122,9 @@ pub enum HostError {
     /// The buffers of the training do not fit.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// No GPU will do.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// An output could not be written.
     #[error("cannot {action} `{}`", path.display())]
     Io {

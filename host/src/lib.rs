@@ -9,6 +9,7 @@ pub mod compute;
 pub mod config;
 pub mod dataset;
 pub mod error;
+pub mod gpus;
 mod http;
 pub mod job;
 pub mod memory;

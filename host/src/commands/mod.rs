@@ -8,6 +8,7 @@ mod export;
 mod extract;
 mod finetune;
 mod generate;
+mod gpus;
 mod import;
 mod interrupt;
 mod jobs;
@@ -108,6 +109,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         }
         Command::Analyze(args) => analyze::run(&run_config(scope, args)?, progress),
         Command::Plan(args) => plan::run(scope, &args),
+        Command::Gpus(command) => gpus::run(scope, command),
         Command::Import(args) => import::run(scope, args, progress),
         Command::Sync(args) => sync::run(scope, args, progress),
         Command::Prune(args) => prune::run(scope, &args),

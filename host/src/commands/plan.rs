@@ -203,7 +203,7 @@ fn text(plan: &Plan, config: &PlanConfig) -> String {
     )
 }
 
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs_f64(seconds.round()).as_secs();
     match whole {
         0 if seconds < 0.5 => format!("{:.1} ms", 1e3 * seconds),
