@@ -1,5 +1,6 @@
 //! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then [`Drive`]: what becomes of a job.
 
+mod azure_ml;
 mod backend;
 pub mod cost;
 mod drive;
@@ -32,8 +33,9 @@ use crate::config::{Provider, RemoteConfig};
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
         Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
+        Provider::AzureMl => Ok(Box::new(azure_ml::AzureMl::new(config)?)),
         Provider::Sagemaker => Ok(Box::new(sagemaker::Sagemaker::new(config)?)),
-        Provider::Ray | Provider::Slurm | Provider::Kubernetes | Provider::AzureMl => {
+        Provider::Ray | Provider::Slurm | Provider::Kubernetes => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use trainer_cuda::config::TrainConfig;
 use trainer_cuda::encode::EncodeConfig;
 
-use crate::compute::{ComputeConfig, ComputeOptions};
-use crate::config::LoraFallback;
+use crate::compute::ComputeConfig;
+use crate::config::{ComputeOptions, LoraFallback};
 use crate::job::{BaseSource, Bundle, DatasetSource, FORMAT, Job, JobKey, JobMethod};
 
 /// Of tenant `acme`: its digest is told, and no file of it is there.
