@@ -94,9 +94,9 @@ impl Arm {
     /// # Errors
     /// Those that have nothing to do with what is asked: the way there, credentials, overload.
     pub(super) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Outcome {
-        let url = format!("{}{}/{path}", self.place.management, self.place.workspace);
+        let url = format!("{}{}/{path}?api-version={API_VERSION}", self.place.management, self.place.workspace);
         self.with_token(|| {
-            let request = self.client.request(method.clone(), &url).query(&[("api-version", API_VERSION)]);
+            let request = self.client.request(method.clone(), &url);
             match body {
                 // `Content-Length: 0` has to be said of a POST.
                 None if method == Method::POST => request.body(""),
@@ -161,27 +161,23 @@ impl Arm {
             return Ok((token.value.clone(), false));
         }
         let place = &self.place;
+        let mut form = form_urlencoded::Serializer::new(String::new());
         let request = match &place.secret {
             Some(secret) => {
-                let form = form_urlencoded::Serializer::new(String::new())
-                    .append_pair("grant_type", "client_credentials")
-                    .append_pair("client_id", &secret.client)
-                    .append_pair("client_secret", &secret.secret)
-                    .append_pair("scope", &format!("{}/.default", place.audience))
-                    .finish();
+                form.append_pair("grant_type", "client_credentials").append_pair("client_id", &secret.client);
+                form.append_pair("client_secret", &secret.secret);
+                form.append_pair("scope", &format!("{}/.default", place.audience));
                 let url = format!("{}/{}/oauth2/v2.0/token", place.authority, secret.tenant);
-                self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(form)
+                let request = self.client.post(url).header("content-type", "application/x-www-form-urlencoded");
+                request.body(form.finish())
             }
             None => {
-                let url = format!("{}/metadata/identity/oauth2/token", place.identity);
-                let resource = format!("{}/", place.audience);
-                let query = [("api-version", "2018-02-01"), ("resource", &resource)];
-                let client = place.identity_client.as_ref().map(|client| ("client_id", client));
-                self.client
-                    .get(url)
-                    .header("Metadata", "true")
-                    .query(&query)
-                    .query(&client.into_iter().collect::<Vec<_>>())
+                form.append_pair("api-version", "2018-02-01").append_pair("resource", &format!("{}/", place.audience));
+                if let Some(client) = &place.identity_client {
+                    form.append_pair("client_id", client);
+                }
+                let url = format!("{}/metadata/identity/oauth2/token?{}", place.identity, form.finish());
+                self.client.get(url).header("Metadata", "true")
             }
         };
         let response = request.send().map_err(|error| match &place.secret {
@@ -200,8 +196,8 @@ impl Arm {
     fn granted(&self, response: Response) -> Result<Granted, RemoteError> {
         let (status, after) = (response.status(), http::retry_after(&response));
         if status.is_success() {
-            let granted: Result<Granted, _> =
-                response.text().map(|text| serde_json::from_str(&text)).unwrap_or_else(|_| serde_json::from_str(""));
+            let text = response.text().map_err(|error| self.transient(http::innermost(&error), None))?;
+            let granted = serde_json::from_str(&text);
             return granted.map_err(|error| self.protocol(format!("a token that can't be read: {error}")));
         }
         let told = http::quoted(response);

@@ -274,5 +274,7 @@ fn handle(id: &JobId, job: &Value) -> JobHandle {
 /// What is not there is the workspace, or what it is in: no job's absence.
 fn is_place(refusal: &Refusal) -> bool {
     matches!(refusal.code.as_str(), "ResourceGroupNotFound" | "SubscriptionNotFound" | "InvalidSubscriptionId")
-        || (refusal.code == "ResourceNotFound" && refusal.message.contains("/workspaces/"))
+        || (refusal.code == "ResourceNotFound"
+            && refusal.message.contains("/workspaces/")
+            && !refusal.message.contains("/jobs/"))
 }
