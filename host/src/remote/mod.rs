@@ -1,5 +1,6 @@
 //! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then [`Drive`]: what becomes of a job.
 
+mod azure_ml;
 mod backend;
 pub mod cost;
 mod drive;
@@ -10,6 +11,9 @@ mod logs;
 mod persistent;
 mod ray;
 mod slurm;
+pub mod sagemaker;
+#[cfg(test)]
+mod tests;
 mod verify;
 pub(crate) mod worker;
 
@@ -34,6 +38,9 @@ pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteErr
         Provider::Ray => Ok(Box::new(ray::Ray::new(config)?)),
         Provider::Slurm => Ok(Box::new(slurm::Slurm::new(config)?)),
         Provider::Kubernetes | Provider::Sagemaker | Provider::AzureMl => {
+        Provider::AzureMl => Ok(Box::new(azure_ml::AzureMl::new(config)?)),
+        Provider::Sagemaker => Ok(Box::new(sagemaker::Sagemaker::new(config)?)),
+        Provider::Ray | Provider::Slurm | Provider::Kubernetes => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }

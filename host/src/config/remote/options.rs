@@ -100,6 +100,12 @@ impl RemoteOptions {
             ("remote.remote_base_model", base),
             ("remote.ray.url", self.ray.url.as_deref()),
             ("remote.modal.url", self.modal.url.as_deref()),
+            ("remote.sagemaker.endpoint", self.sagemaker.endpoint.as_deref()),
+            ("remote.sagemaker.logs_endpoint", self.sagemaker.logs_endpoint.as_deref()),
+            ("remote.azure_ml.authority", self.azure_ml.authority.as_deref()),
+            ("remote.azure_ml.management", self.azure_ml.management.as_deref()),
+            ("remote.azure_ml.identity", self.azure_ml.identity.as_deref()),
+            ("remote.azure_ml.blob_endpoint", self.azure_ml.blob_endpoint.as_deref()),
         ];
         all.into_iter().filter_map(|(key, url)| Some((key, url?))).collect()
     }
