@@ -4,6 +4,7 @@ mod backend;
 mod cost;
 mod error;
 mod job_files;
+mod kubernetes;
 mod persistent;
 
 pub use backend::{
@@ -22,9 +23,9 @@ use crate::config::{Provider, RemoteConfig};
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
+        Provider::Kubernetes => Ok(Box::new(kubernetes::Kubernetes::new(config)?)),
         Provider::Ray
         | Provider::Slurm
-        | Provider::Kubernetes
         | Provider::Sagemaker
         | Provider::AzureMl
         | Provider::Modal => {
