@@ -2,6 +2,7 @@
 
 mod authoring;
 mod gpus;
+mod jobs;
 mod models;
 mod people;
 mod plugins;
@@ -12,6 +13,7 @@ mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use gpus::{GpusCommand, RecommendArgs};
+pub use jobs::{JobArgs, JobsCommand, TrainArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use people::{AddPersonArgs, PeopleArgs, PeopleCommand, RemovePersonArgs};
 pub use plugins::{KeygenArgs, SignArgs};
@@ -115,6 +117,18 @@ Examples:
     /// Look at runs that wait for people, and go on with them
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Look at jobs that train on other machines; wait for them, end them
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Train a bundle on this machine: what an engine is told to run
+    #[command(after_help = "\
+Example:
+  tunesmith train --job bundle/job.json --out out
+
+Of a training on several machines, each process finds its place in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+Exit codes: 0 done, 65 bad input, 66 base model, 70 the trainer, 71 out of memory, 74 input or output,
+75 asked to stop, 76 ranks did not meet, 77 no usable GPU; `failure.json` in the output says more.")]
+    Train(TrainArgs),
     /// Write the training records that a run would use, one JSON object a line, with their lineage
     #[command(after_help = "\
 Examples:

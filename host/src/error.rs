@@ -8,7 +8,11 @@ use crate::approval::ApprovalError;
 use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
+<<<<<<< HEAD
 use crate::gpus::GpuError;
+=======
+use crate::job::{FailureKind, JobError};
+>>>>>>> main
 use crate::memory::OutOfMemory;
 use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;
@@ -57,6 +61,9 @@ pub enum HostError {
     /// What a reviewer gave on a terminal.
     #[error(transparent)]
     Review(#[from] ReviewError),
+    /// A bundle, or what a job left.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// An engine that trains elsewhere.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -189,7 +196,38 @@ impl HostError {
             Self::Plugin(error) if error.is_ours() => 2,
             // The split promised that this can't be.
             Self::Dataset(DatasetError::Leak { .. }) => 2,
+            // What runs a job reads its code.
+            Self::Job(JobError::Failed { failure }) => failure.kind.exit_code(),
             _ => 1,
+        }
+    }
+
+    /// What kind of failure a job tells of.
+    pub(crate) fn job_failure_kind(&self) -> FailureKind {
+        match self {
+            Self::Job(error) => error.failure_kind(),
+            Self::OutOfMemory(_) => FailureKind::OutOfMemory,
+            Self::Io { .. } => FailureKind::Io,
+            Self::Interrupted => FailureKind::Preempted,
+            Self::Config(_) | Self::Dataset(_) | Self::NoExamples { .. } => FailureKind::BadInput,
+            Self::Trainer(error) => match error {
+                TrainerError::Io { .. } => FailureKind::Io,
+                TrainerError::ModelNotFound { .. }
+                | TrainerError::NotInHubCache { .. }
+                | TrainerError::Corrupt { .. }
+                | TrainerError::Missing { .. }
+                | TrainerError::Unsupported { .. }
+                | TrainerError::UnsupportedArchitecture { .. }
+                | TrainerError::WrongKind { .. } => FailureKind::BaseModel,
+                TrainerError::Config(_)
+                | TrainerError::NoLoraTarget { .. }
+                | TrainerError::EmptyDataset
+                | TrainerError::Encode { .. } => FailureKind::BadInput,
+                TrainerError::OutOfMemory { .. } => FailureKind::OutOfMemory,
+                TrainerError::NoGpu { .. } | TrainerError::Cuda { .. } => FailureKind::Gpu,
+                _ => FailureKind::Trainer,
+            },
+            _ => FailureKind::Trainer,
         }
     }
 

@@ -36,6 +36,8 @@ pub struct RunReport {
     pub device: String,
     /// Why it was that, where `auto` chose.
     pub device_choice: Option<String>,
+    /// The job that trained, where it wasn't this process.
+    pub job: Option<RemoteJob>,
     /// Spans that the extractor saw.
     pub spans: u64,
     /// Examples that could train, by kind.
@@ -76,6 +78,21 @@ pub struct RunReport {
     pub tokens_per_second: f64,
     /// The most memory held at once.
     pub peak_rss_bytes: u64,
+}
+
+/// A job of another machine's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RemoteJob {
+    /// Its name.
+    pub key: String,
+    /// The engine: `slurm`.
+    pub engine: String,
+    /// Attempts that it took.
+    pub attempts: u32,
+    /// Seconds from its submission until the adapter was here.
+    pub took_s: f64,
+    /// USD by the price table, where it has the GPU: what all attempts were on machines.
+    pub cost_usd: Option<f64>,
 }
 
 /// What the data is good for.
@@ -248,6 +265,11 @@ impl fmt::Display for RunReport {
         row("device", self.device.clone());
         if let Some(why) = &self.device_choice {
             row("", format!("chosen, as {why}"));
+        }
+        if let Some(job) = &self.job {
+            let attempts = if job.attempts == 1 { String::new() } else { format!(", {} attempts", job.attempts) };
+            let cost = job.cost_usd.map(|usd| format!(", about {usd:.2} USD")).unwrap_or_default();
+            row("job", format!("{} at {}, {:.1} s{attempts}{cost}", job.key, job.engine, job.took_s));
         }
         row("steps", self.steps_told());
         row(

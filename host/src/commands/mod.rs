@@ -11,6 +11,7 @@ mod generate;
 mod gpus;
 mod import;
 mod interrupt;
+mod jobs;
 mod mark;
 mod merge;
 mod people;
@@ -21,6 +22,7 @@ mod review;
 mod runs;
 mod serve;
 mod sync;
+mod train;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -95,6 +97,8 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Serve(_) => unreachable!("returned above"),
         Command::Finetune(args) => finetune::run(scope, args, progress),
         Command::Runs(command) => runs::run(scope, command, progress),
+        Command::Jobs(command) => jobs::run(scope, command, progress),
+        Command::Train(args) => train::run(scope, args, progress),
         Command::Extract(args) => {
             if let Some(output) = &args.output {
                 scope.check_write("--output", output)?;

@@ -1,5 +1,6 @@
 use serde::Serialize;
 
+use super::Provider;
 use crate::plugins::PluginGrants;
 
 /// What an operator allows a tenant. No file, variable or flag of the tenant sets it; the default, which a machine's own
@@ -16,6 +17,10 @@ pub struct Granted {
     pub phoenix_urls: Option<Vec<String>>,
     /// Servers that may be asked for generated examples.
     pub synthetic_urls: Option<Vec<String>>,
+    /// Engines that may train.
+    pub remote_providers: Option<Vec<Provider>>,
+    /// Where those engines, and the stores that jobs go through, may be.
+    pub remote_urls: Option<Vec<String>>,
     /// What plugins may be and have.
     pub plugins: PluginGrants,
 }

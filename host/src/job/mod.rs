@@ -10,14 +10,19 @@
 //! ```
 
 mod bundle;
+mod error;
 mod failure;
 mod files;
 mod heartbeat;
 mod id;
+mod inputs;
+mod mirror;
 mod result;
+mod run;
 mod spec;
 
-pub use bundle::{Bundle, BundleFile};
+pub use bundle::{Bundle, BundleDraft, BundleFile, sha256_of};
+pub use error::JobError;
 pub use failure::{Failure, FailureKind};
 pub use files::{
     ADAPTER_DIR, CHECKPOINT_DIR, DATASET_FILE, FAILURE_FILE, HEARTBEAT_FILE, JOB_FILE, METRICS_FILE, PROGRAM,
@@ -26,4 +31,5 @@ pub use files::{
 pub use heartbeat::Heartbeat;
 pub use id::{JobId, JobKey};
 pub use result::{JobResult, Produced};
-pub use spec::{BaseSource, DatasetSource, Job, JobMethod};
+pub use run::Attempt;
+pub use spec::{BaseSource, DatasetSource, FORMAT, Job, JobMethod};

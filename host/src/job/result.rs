@@ -40,10 +40,10 @@ pub struct Produced {
     pub best_step: Option<usize>,
     /// The step of the checkpoint that it went on from.
     pub resumed_at: Option<usize>,
+    /// Seconds of loading and of the base's scores.
+    pub before_training_s: f64,
     /// Seconds of optimiser steps.
     pub training_s: f64,
-    /// Seconds from the start of the process to the end of its work.
-    pub total_s: f64,
     /// Tokens of the examples trained on, per second of training.
     pub tokens_per_second: f64,
     /// The most memory that the process held at once.

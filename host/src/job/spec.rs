@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use trainer_cuda::config::TrainConfig;
 use trainer_cuda::encode::EncodeConfig;
@@ -5,12 +7,15 @@ use trainer_cuda::encode::EncodeConfig;
 use crate::compute::ComputeConfig;
 use crate::config::LoraFallback;
 
+/// The layout that this build writes and reads.
+pub const FORMAT: u32 = 1;
+
 /// `job.json`: a training, whole. Two jobs with the same bytes are the same job; when, where and how often it is tried is no part of
 /// it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// Of this file's layout: 1.
+    /// Of this file's layout: [`FORMAT`].
     pub format: u32,
     /// Whose it is.
     pub tenant_id: String,
@@ -26,6 +31,8 @@ pub struct Job {
     pub lora_fallback: LoraFallback,
     /// What may compute.
     pub compute: ComputeConfig,
+    /// Bytes that the memory plan may come to; none means what the machine has.
+    pub memory_limit: Option<u64>,
     /// Optimiser steps between checkpoints.
     pub checkpoint_steps: usize,
     /// Seconds that an attempt may take; it stops itself then, with its state saved.
@@ -34,8 +41,12 @@ pub struct Job {
     pub base_model: BaseSource,
     /// The records.
     pub dataset: DatasetSource,
-    /// SHA-256 of the binary that is to do it.
+    /// SHA-256 of each file of the bundle that the training depends on, by path: `dataset.jsonl`, `base/config.json`.
+    pub files: BTreeMap<String, String>,
+    /// SHA-256 of the binary that is to do it; a worker has its own.
     pub program_sha256: String,
+    /// Processes that train together.
+    pub world_size: u32,
 }
 
 /// The methods, by the names that files have for them.
@@ -67,8 +78,8 @@ pub struct BaseSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetSource {
-    /// SHA-256 of `dataset.jsonl`.
-    pub sha256: String,
+    /// SHA-256 over the tokens and labels of all of them: a tokenizer that cuts otherwise is noticed before it trains.
+    pub tokens_sha256: String,
     /// Records that train.
     pub n_train: usize,
     /// Records that judge.

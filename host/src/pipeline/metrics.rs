@@ -2,13 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trainer_cuda::trainer::{Event, StepMetrics};
 
 use crate::error::HostError;
-use crate::run_dir::{self, RunDir};
+use crate::run_dir;
 
 /// The file, and sums over the steps in it.
 pub(super) struct MetricsFile {
@@ -23,11 +23,10 @@ pub(super) struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Goes on with the run folder's file, or starts it.
-    pub(super) fn open(run_dir: &RunDir) -> Result<Self, HostError> {
-        let path = run_dir.path().join("metrics.jsonl");
-        let file = append(&path)?;
-        Ok(Self { file, path, took: Duration::ZERO, n_tokens: 0, final_loss: 0.0 })
+    /// Goes on with the file at `path`, or starts it.
+    pub(super) fn open(path: &Path) -> Result<Self, HostError> {
+        let file = append(path)?;
+        Ok(Self { file, path: path.to_owned(), took: Duration::ZERO, n_tokens: 0, final_loss: 0.0 })
     }
 
     /// Writes the event; where the run was resumed, after the lines of no later step.
@@ -66,7 +65,7 @@ impl MetricsFile {
     }
 }
 
-fn append(path: &std::path::Path) -> Result<File, HostError> {
+fn append(path: &Path) -> Result<File, HostError> {
     OpenOptions::new().create(true).append(true).open(path).map_err(HostError::io("write", path))
 }
 
@@ -113,15 +112,15 @@ mod tests {
     #[test]
     fn a_resumed_run_has_every_step_once() {
         let root = tempfile::tempdir().unwrap();
-        let run_dir = RunDir::create(root.path(), "dpo_routing", "2025-11-24T14:30:52Z".parse().unwrap()).unwrap();
-        let mut first = MetricsFile::open(&run_dir).unwrap();
+        let path = root.path().join("metrics.jsonl");
+        let mut first = MetricsFile::open(&path).unwrap();
         for event in [step(1), step(2), evaluation(2), step(3), evaluation(3)] {
             first.note(&event).unwrap();
         }
         first.file.write_all(b"{\"event\":\"ste").unwrap(); // killed in the middle of a line
         drop(first);
 
-        let mut resumed = MetricsFile::open(&run_dir).unwrap();
+        let mut resumed = MetricsFile::open(&path).unwrap();
         resumed.note(&Event::Resumed { step: 2 }).unwrap();
         resumed.note(&step(3)).unwrap();
         let lines: Vec<Event> = fs::read_to_string(&resumed.path)

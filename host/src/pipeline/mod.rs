@@ -18,29 +18,30 @@ mod decide;
 mod failures;
 mod fit;
 mod format;
+mod job;
 mod mark;
 mod metrics;
 mod outputs;
 mod plugins;
 mod recipe;
 mod records;
+mod remote;
 mod shortage;
 mod source;
 mod train;
+mod work;
+mod workplace;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use trainer_cuda::TrainerError;
-use trainer_cuda::device::Device;
+use trainer_cuda::config::TrainConfig;
 use trainer_cuda::formats::BaseModel;
-use trainer_cuda::method::Method;
 
-use crate::compute::Opened;
 use crate::config::{ModelType, RunConfig};
 use crate::dataset;
 use crate::error::HostError;
-use crate::memory::{Memory, MemoryLimit};
 use crate::plugins::bindings::selection_policy::{DatasetStatistics, Decision, Insufficiency, TrainingChoice};
 use crate::plugins::bindings::types::TrainingMethod;
 use crate::progress::Progress;
@@ -50,12 +51,16 @@ use crate::tenants;
 
 use format::TokenSet;
 use recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
+use remote::Elsewhere;
+use work::{Machine, Work};
+use workplace::Workplace;
 
 pub use admitted::Admitted;
 pub use analysis::{Analysis, analyze};
 pub use collect::{Collected, collect, statistics};
 pub use decide::{Sides, choose_method, split, split_kind};
 pub use format::{Formatting, format};
+pub use job::execute;
 pub use mark::mark_used;
 pub use plugins::RunPlugins;
 pub use recipe::role;
@@ -91,11 +96,7 @@ pub enum Checkpoint {
 pub fn finetune(config: &RunConfig, checkpoint: Checkpoint, progress: &Progress) -> Result<Outcome, HostError> {
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
     tenants::check_output(&config.output_dir, config.granted.output_quota)?;
-    let (device, device_choice) = config.compute.open()?;
-    let mut config = config.clone();
-    config.training.precision = config.compute.precision_on(&device)?;
-    let config = &config;
-    let memory = (device.memory(), device.memory_limit(config.execution.memory_limit)?);
+    let place = Place::open(config)?;
     let base = Arc::new(BaseModel::open(&config.base_model)?);
     // Its digest is wanted when training starts: it is known by then, beside the reading of spans.
     let hashed = Arc::clone(&base);
@@ -118,25 +119,31 @@ pub fn finetune(config: &RunConfig, checkpoint: Checkpoint, progress: &Progress)
         Decision::Insufficient(short) => return Err(decide::insufficient(config, short.reason)),
     };
 
-    let run = Run {
-        config,
-        checkpoint,
-        progress,
-        started_at,
-        start,
-        base,
-        device_choice,
-        memory,
-        plugins,
-        collected,
-        statistics,
-        choice,
-    };
-    let report = match device {
-        Opened::Cpu(cpu) => run.on(cpu),
-        Opened::Cuda(cuda) => run.on(*cuda),
+    let run = Run { config, checkpoint, progress, started_at, start, base, plugins, collected, statistics, choice };
+    let report = match run.choice.method {
+        TrainingMethod::Sft => run.train::<SftRecipe>(place),
+        TrainingMethod::Dpo => run.train::<DpoRecipe>(place),
+        TrainingMethod::Triplet => run.train::<TripletRecipe>(place),
     };
     Ok(Outcome::Trained(Box::new(report?)))
+}
+
+/// Where a run trains.
+enum Place {
+    /// On this machine, which is open.
+    Here { machine: Machine, training: TrainConfig },
+    /// As a job of an engine, which has been asked whether it would.
+    There(Elsewhere),
+}
+
+impl Place {
+    fn open(config: &RunConfig) -> Result<Self, HostError> {
+        if let Some(remote) = &config.remote {
+            return Ok(Self::There(Elsewhere::open(config, remote)?));
+        }
+        let (machine, precision) = Machine::open(&config.compute, config.execution.memory_limit)?;
+        Ok(Self::Here { machine, training: TrainConfig { precision, ..config.training.clone() } })
+    }
 }
 
 /// A run whose method is known.
@@ -147,10 +154,6 @@ struct Run<'a> {
     started_at: jiff::Timestamp,
     start: Instant,
     base: Arc<BaseModel>,
-    /// Why it is this device, where that was chosen.
-    device_choice: Option<String>,
-    /// Whose memory the training takes, and what it must stay within.
-    memory: (Memory, Option<MemoryLimit>),
     plugins: RunPlugins,
     collected: Collected,
     statistics: DatasetStatistics,
@@ -158,16 +161,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn on<D: Device>(self, device: D) -> Result<RunReport, HostError> {
-        match self.choice.method {
-            TrainingMethod::Sft => self.train::<SftRecipe, D>(device),
-            TrainingMethod::Dpo => self.train::<DpoRecipe, D>(device),
-            TrainingMethod::Triplet => self.train::<TripletRecipe, D>(device),
-        }
-    }
-
     /// From the split on.
-    fn train<R: Recipe, D: Device>(mut self, device: D) -> Result<RunReport, HostError> {
+    fn train<R: Recipe>(mut self, place: Place) -> Result<RunReport, HostError> {
         let split = split(self.config, &self.collected, R::METHOD)?;
         let train = self.encode::<R>(split.train)?;
         if train.tokens.is_empty() {
@@ -185,7 +180,7 @@ impl Run<'_> {
             Checkpoint::Take => RunDir::resume(output_dir, &name)?,
             Checkpoint::TakeIfThere => RunDir::resume(output_dir, &name).or_else(|_| create())?,
         };
-        match self.fill::<R, D>(device, &run_dir, &train, &held_out) {
+        match self.fill::<R>(place, &run_dir, &train, &held_out) {
             Ok(report) => Ok(RunReport { adapter_path: run_dir.commit()?, ..report }),
             Err(error) => Err(give_up(run_dir, error)),
         }
@@ -197,25 +192,29 @@ impl Run<'_> {
     }
 
     /// Trains, judges and writes everything that the run folder will hold.
-    fn fill<R: Recipe, D: Device>(
+    fn fill<R: Recipe>(
         &self,
-        device: D,
+        place: Place,
         run_dir: &RunDir,
         train: &TokenSet<R::Example>,
         held_out: &TokenSet<R::Example>,
     ) -> Result<RunReport, HostError> {
         let (config, progress) = (self.config, self.progress);
-        let sets = (train.tokens.as_slice(), held_out.tokens.as_slice());
-        let trained = train::what::<R>(config, &self.base, sets.0, sets.1)?;
-        let (memory, limit) = self.memory;
-        fit::check::<R>(memory, limit, &self.base, &trained, sets.0, sets.1)?;
-        let mut trainer = train::load::<R, D>(device, &trained, &self.base, sets, run_dir)?;
-        let base_scores = train::base_scores::<R, D>(&mut trainer, &held_out.tokens, progress)?;
-        let (plugin_time, before_training) = (self.plugins.time_in_calls(), self.start.elapsed());
-
-        let training = train::train::<R, D>(&mut trainer, config, &self.base, sets, run_dir, progress)?;
-        let adapter_scores = train::adapter_scores::<R, D>(&mut trainer, &held_out.tokens, progress)?;
-        trainer.save(&self.base, run_dir.path())?;
+        let (plugin_time, so_far) = (self.plugins.time_in_calls(), self.start.elapsed());
+        let (produced, job) = match place {
+            Place::Here { machine, training } => {
+                let work = self.work(&training, train, held_out);
+                (work.on::<R>(machine, &Workplace::of_run(run_dir), progress)?, None)
+            }
+            Place::There(elsewhere) => {
+                let work = self.work(&config.training, train, held_out);
+                let records = (train.records.as_slice(), held_out.records.as_slice());
+                let name = run_name(config, R::METHOD);
+                let (produced, job) = elsewhere.train::<R>(config, &work, records, &name, run_dir.path(), progress)?;
+                (produced, Some(job))
+            }
+        };
+        let before_training = so_far + Duration::from_secs_f64(produced.before_training_s);
 
         let threshold = config.dataset.near_duplicate_threshold;
         let near_training = dataset::near_training(&train.sources, &held_out.sources, threshold);
@@ -232,9 +231,10 @@ impl Run<'_> {
             modality: config.modality,
             decision: self.choice.clone().into(),
             base_model: config.base_model.clone(),
-            lora: trained.use_lora,
-            device: trainer.method().device().describe(),
-            device_choice: self.device_choice.clone(),
+            lora: produced.lora,
+            device: produced.device.clone(),
+            device_choice: produced.device_choice.clone(),
+            job,
             spans: self.collected.spans,
             examples: (&self.statistics).into(),
             skipped: self.collected.skipped.clone(),
@@ -245,16 +245,16 @@ impl Run<'_> {
             n_held_out: held_out.tokens.len(),
             n_held_out_near_training: near_training,
             dataset_sha256: card.sha256.clone(),
-            held_out: base_scores.zip(adapter_scores).map(|(base, adapter)| HeldOutComparison::new(base, adapter)),
-            final_train_loss: training.final_loss,
-            steps: training.outcome.steps,
-            stopped: training.outcome.stopped,
-            best_step: training.outcome.best_step,
-            resumed_at: training.outcome.resumed_at,
+            held_out: produced.held_out.map(|(base, adapter)| HeldOutComparison::new(base, adapter)),
+            final_train_loss: produced.final_train_loss,
+            steps: produced.steps,
+            stopped: produced.stopped,
+            best_step: produced.best_step,
+            resumed_at: produced.resumed_at,
             adapter_path: ".".into(), // as `run.json` sees it; the name is given by the commit
-            timings: Timings::new(before_training, plugin_time, training.took),
-            tokens_per_second: training.tokens_per_second(),
-            peak_rss_bytes: peak_rss_bytes(),
+            timings: Timings::new(before_training, plugin_time, Duration::from_secs_f64(produced.training_s)),
+            tokens_per_second: produced.tokens_per_second,
+            peak_rss_bytes: produced.peak_rss_bytes,
         };
         report.timings.total_s = self.start.elapsed().as_secs_f64();
         let inputs = outputs::Inputs {
@@ -266,6 +266,22 @@ impl Run<'_> {
         };
         outputs::write(run_dir, config, &report, &inputs)?;
         Ok(report)
+    }
+
+    fn work<'a, E>(
+        &'a self,
+        training: &'a TrainConfig,
+        train: &'a TokenSet<E>,
+        held_out: &'a TokenSet<E>,
+    ) -> Work<'a, E> {
+        Work {
+            base: &self.base,
+            training,
+            lora_fallback: self.config.execution.lora_fallback,
+            checkpoint_steps: self.config.execution.checkpoint_steps,
+            train: &train.tokens,
+            held_out: &held_out.tokens,
+        }
     }
 }
 

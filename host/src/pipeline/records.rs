@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::plugins::bindings::formatting::{ChatMessage, ChatRole, TrainingRecord};
+use crate::plugins::bindings::formatting::{
+    ChatMessage, ChatPreference, ChatRole, PreferenceRecord, PromptCompletion, TextRecord, TrainingRecord,
+    TripletRecord,
+};
 
 use super::role;
 
@@ -60,6 +63,56 @@ pub fn fields(record: &TrainingRecord) -> Value {
     }
 }
 
+/// The record of [`fields`]; `None` for what no formatter makes.
+pub(super) fn parse(fields: &Value) -> Option<TrainingRecord> {
+    let text = |name: &str| fields.get(name)?.as_str().map(str::to_owned);
+    // An answer of a conversational preference is the assistant's one turn.
+    let answer = |name: &str| match messages(fields.get(name)?)?.as_slice() {
+        [ChatMessage { role: ChatRole::Assistant, content }] => Some(content.clone()),
+        _ => None,
+    };
+    if let Some(list) = fields.get("messages") {
+        return Some(TrainingRecord::Chat(messages(list)?));
+    }
+    if let Some(text) = text("text") {
+        let response_start = match fields.get("response_start") {
+            None | Some(Value::Null) => None,
+            Some(start) => Some(u32::try_from(start.as_u64()?).ok()?),
+        };
+        return Some(TrainingRecord::Text(TextRecord { text, response_start }));
+    }
+    if let Some(anchor) = text("anchor") {
+        let (positive, negative) = (text("positive")?, text("negative")?);
+        return Some(TrainingRecord::Triplet(TripletRecord { anchor, positive, negative }));
+    }
+    match (fields.get("prompt")?, text("completion")) {
+        (Value::String(prompt), Some(completion)) => {
+            Some(TrainingRecord::PromptCompletion(PromptCompletion { prompt: prompt.clone(), completion }))
+        }
+        (Value::String(prompt), None) => {
+            let (chosen, rejected) = (text("chosen")?, text("rejected")?);
+            Some(TrainingRecord::Preference(PreferenceRecord { prompt: prompt.clone(), chosen, rejected }))
+        }
+        (prompt, _) => {
+            let (chosen, rejected) = (answer("chosen")?, answer("rejected")?);
+            Some(TrainingRecord::ChatPreference(ChatPreference { prompt: messages(prompt)?, chosen, rejected }))
+        }
+    }
+}
+
+fn messages(list: &Value) -> Option<Vec<ChatMessage>> {
+    let message = |turn: &Value| {
+        let role = match turn.get("role")?.as_str()? {
+            "system" => ChatRole::System,
+            "user" => ChatRole::User,
+            "assistant" => ChatRole::Assistant,
+            _ => return None,
+        };
+        Some(ChatMessage { role, content: turn.get("content")?.as_str()?.to_owned() })
+    };
+    list.as_array()?.iter().map(message).collect()
+}
+
 /// Of a text without a response, all of it.
 fn prompt(record: &TrainingRecord) -> String {
     match record {
@@ -81,4 +134,33 @@ fn prompt(record: &TrainingRecord) -> String {
 fn turns(messages: &[ChatMessage]) -> Vec<Value> {
     let turn = |message: &ChatMessage| json!({ "role": role(message.role), "content": message.content });
     messages.iter().map(turn).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_is_what_its_fields_say() {
+        let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+        let asked = vec![message(ChatRole::System, "route"), message(ChatRole::User, "weather?")];
+        let answered = [asked.clone(), vec![message(ChatRole::Assistant, "weather_agent")]].concat();
+        let text = |text: &str| text.to_owned();
+        let (prompt, chosen, rejected) = (text("q"), text("a"), text("b"));
+        for record in [
+            TrainingRecord::Text(TextRecord { text: text("q a"), response_start: Some(2) }),
+            TrainingRecord::Text(TextRecord { text: text("q a"), response_start: None }),
+            TrainingRecord::PromptCompletion(PromptCompletion { prompt: prompt.clone(), completion: text("a") }),
+            TrainingRecord::Chat(answered),
+            TrainingRecord::Preference(PreferenceRecord { prompt, chosen: chosen.clone(), rejected: rejected.clone() }),
+            TrainingRecord::ChatPreference(ChatPreference { prompt: asked, chosen, rejected }),
+            TrainingRecord::Triplet(TripletRecord { anchor: text("q"), positive: text("+"), negative: text("-") }),
+        ] {
+            let fields = fields(&record);
+            assert_eq!(parse(&fields).as_ref().map(super::fields), Some(fields), "{record:?}");
+        }
+        for nonsense in [json!({}), json!({"prompt": "q"}), json!({"messages": [{"role": "tool", "content": ""}]})] {
+            assert!(parse(&nonsense).is_none(), "{nonsense}");
+        }
+    }
 }

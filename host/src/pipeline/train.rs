@@ -12,14 +12,15 @@ use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::Evaluation;
 use trainer_cuda::trainer::{Event, Outcome, StepMetrics, Trainer};
 
-use crate::config::{LoraFallback, RunConfig};
+use crate::config::LoraFallback;
 use crate::error::HostError;
 use crate::progress::Progress;
 use crate::report;
-use crate::run_dir::RunDir;
 
 use super::metrics::MetricsFile;
 use super::recipe::Recipe;
+use super::work::Work;
+use super::workplace::Workplace;
 
 /// What training took and gave.
 #[derive(Debug)]
@@ -41,15 +42,10 @@ impl Training {
 ///
 /// # Errors
 /// [`TrainerError::NoLoraTarget`] where it does not; those of reading the model's tables of contents.
-pub(super) fn what<R: Recipe>(
-    config: &RunConfig,
-    base: &BaseModel,
-    train: &[R::Example],
-    held_out: &[R::Example],
-) -> Result<TrainConfig, HostError> {
-    let training = config.training.clone();
-    match Estimate::new(base, &training, R::batch_size(&training, train, held_out)) {
-        Err(error @ TrainerError::NoLoraTarget { .. }) if config.execution.lora_fallback == LoraFallback::Full => {
+pub(super) fn what<R: Recipe>(work: &Work<'_, R::Example>) -> Result<TrainConfig, HostError> {
+    let training = work.training.clone();
+    match Estimate::new(work.base, &training, R::batch_size(&training, work.train, work.held_out)) {
+        Err(error @ TrainerError::NoLoraTarget { .. }) if work.lora_fallback == LoraFallback::Full => {
             tracing::warn!("Failed to apply LoRA (continuing with full fine-tuning): {error}");
             Ok(TrainConfig { use_lora: false, ..training })
         }
@@ -64,9 +60,9 @@ pub(super) fn load<R: Recipe, D: Device>(
     training: &TrainConfig,
     base: &BaseModel,
     (train, held_out): (&[R::Example], &[R::Example]),
-    run_dir: &RunDir,
+    place: &Workplace,
 ) -> Result<Trainer<R::Method<D>>, HostError> {
-    let method = R::load(base, training, device, train, held_out, &run_dir.scratch_file("reference.json"))?;
+    let method = R::load(base, training, device, train, held_out, &place.reference)?;
     Ok(Trainer::new(method, training.clone())?)
 }
 
@@ -105,21 +101,16 @@ fn scores<E>(
     Ok(Some(scores))
 }
 
-/// Trains to the end, from the run folder's checkpoint where it has one, with every event in its metrics file.
+/// Trains to the end, from the checkpoint where there is one, with every event in the metrics file.
 pub(super) fn train<R: Recipe, D: Device>(
     trainer: &mut Trainer<R::Method<D>>,
-    config: &RunConfig,
-    base: &BaseModel,
-    (train, held_out): (&[R::Example], &[R::Example]),
-    run_dir: &RunDir,
+    work: &Work<'_, R::Example>,
+    place: &Workplace,
     progress: &Progress,
 ) -> Result<Training, HostError> {
-    let checkpoints = Checkpoints {
-        path: run_dir.state_file(),
-        every_steps: config.execution.checkpoint_steps,
-        base_sha256: base.sha256()?,
-    };
-    let mut metrics = MetricsFile::open(run_dir)?;
+    let checkpoints =
+        Checkpoints { path: place.state.clone(), every_steps: work.checkpoint_steps, base_sha256: work.base.sha256()? };
+    let mut metrics = MetricsFile::open(&place.metrics)?;
     let mut stage = None;
     let mut failure = None;
     let mut note = |event: &Event| -> Result<(), HostError> {
@@ -134,7 +125,7 @@ pub(super) fn train<R: Recipe, D: Device>(
         }
         progress.check_stop()
     };
-    let outcome = trainer.train(train, held_out, Some(&checkpoints), &mut |event| match note(event) {
+    let outcome = trainer.train(work.train, work.held_out, Some(&checkpoints), &mut |event| match note(event) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failure = Some(error);

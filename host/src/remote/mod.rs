@@ -1,18 +1,24 @@
-//! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then `drive`: what becomes of a job.
+//! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then [`Drive`]: what becomes of a job.
 
 mod backend;
-mod cost;
+pub mod cost;
+mod drive;
 mod error;
 mod job_files;
+mod jobs;
 mod kubernetes;
+mod logs;
 mod persistent;
+mod verify;
+pub(crate) mod worker;
 
 pub use backend::{
     Capabilities, GRACE, JobHandle, JobState, JobStatus, LogChunk, Resources, Submission, TrainingBackend,
 };
-pub use cost::ceiling;
+pub use drive::{Done, Drive, FETCHED};
 pub use error::RemoteError;
 pub use job_files::JobFiles;
+pub use jobs::{AttemptRecord, HeldJob, JobRecord, JobStore, RecordState};
 pub use persistent::Persistent;
 
 use crate::config::{Provider, RemoteConfig};
@@ -23,12 +29,9 @@ use crate::config::{Provider, RemoteConfig};
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
     match config.provider {
+        Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
         Provider::Kubernetes => Ok(Box::new(kubernetes::Kubernetes::new(config)?)),
-        Provider::Ray
-        | Provider::Slurm
-        | Provider::Sagemaker
-        | Provider::AzureMl
-        | Provider::Modal => {
+        Provider::Ray | Provider::Slurm | Provider::Sagemaker | Provider::AzureMl => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }

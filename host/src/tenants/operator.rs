@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::TenantError;
 use super::confine::real;
-use crate::config::{self, ConfigError, Granted, Options, ServeOptions, is_folder_name, size};
+use crate::config::{self, ConfigError, Granted, Options, Provider, ServeOptions, is_folder_name, size};
 use crate::plugins::PluginGrants;
 
 /// The operator's file, checked.
@@ -53,6 +53,10 @@ struct Terms {
     phoenix_urls: Option<Vec<String>>,
     /// Servers that may be asked for generated examples.
     synthetic_urls: Option<Vec<String>>,
+    /// Engines that tenants' trainings may be submitted to.
+    remote_providers: Option<Vec<Provider>>,
+    /// Addresses of these engines, and of the stores that jobs go through.
+    remote_urls: Option<Vec<String>>,
     /// Of `PluginGrants`, key by key.
     plugins: toml::Table,
 }
@@ -191,6 +195,10 @@ impl Operator {
             synthetic_urls: Some(
                 terms.synthetic_urls.clone().or_else(|| defaults.synthetic_urls.clone()).unwrap_or_default(),
             ),
+            remote_providers: Some(
+                terms.remote_providers.clone().or_else(|| defaults.remote_providers.clone()).unwrap_or_default(),
+            ),
+            remote_urls: Some(terms.remote_urls.clone().or_else(|| defaults.remote_urls.clone()).unwrap_or_default()),
         })
     }
 }

@@ -6,7 +6,7 @@ use super::TenantError;
 use super::confine::{leads_into, real};
 use super::operator::{Operator, Tenant};
 use crate::approval;
-use crate::config::{self, ConfigError, DEFAULT_FILE, Options};
+use crate::config::{self, Backend, ConfigError, DEFAULT_FILE, Options};
 use crate::error::HostError;
 use crate::plugins::PinnedRef;
 
@@ -82,6 +82,17 @@ impl Scope {
         match self {
             Self::User { .. } => Ok(()),
             Self::Tenant(tenant) => tenant.check_write(what, path),
+        }
+    }
+
+    /// Checks that the engine or store at `url` may be reached.
+    ///
+    /// # Errors
+    /// [`TenantError::NotGranted`].
+    pub fn check_address(&self, what: &'static str, url: &str) -> Result<(), TenantError> {
+        match self {
+            Self::User { .. } => Ok(()),
+            Self::Tenant(tenant) => tenant.check_url(what, url, "remote_urls", &tenant.granted.remote_urls),
         }
     }
 
@@ -187,23 +198,48 @@ impl Tenant {
         if let Some(folder) = &options.compute.cuda_libs {
             self.check_libraries(folder)?;
         }
-        let (phoenix, synthetic) = (&telemetry.phoenix_url, &options.synthetic.synthetic_url);
-        for (what, url, grant, granted) in [
-            ("phoenix_url", phoenix, "phoenix_urls", &self.granted.phoenix_urls),
-            ("synthetic_url", synthetic, "synthetic_urls", &self.granted.synthetic_urls),
-        ] {
-            if let Some(url) = url
-                && !granted.iter().flatten().any(|granted| same_server(granted, url))
-            {
-                return Err(TenantError::NotGranted { tenant: self.id.clone(), what, value: url.clone(), grant });
-            }
+        if let Some(url) = &telemetry.phoenix_url {
+            self.check_url("phoenix_url", url, "phoenix_urls", &self.granted.phoenix_urls)?;
         }
+        if let Some(url) = &options.synthetic.synthetic_url {
+            self.check_url("synthetic_url", url, "synthetic_urls", &self.granted.synthetic_urls)?;
+        }
+        self.check_remote(options)?;
         let agents = options.agents.values().flat_map(|agent| [&agent.extractor, &agent.formatter, &agent.policy]);
         let plugins = [&options.plugins.extractor, &options.plugins.formatter, &options.plugins.policy];
         for plugin in plugins.into_iter().chain(agents).flatten() {
             self.check_plugin(plugin)?;
         }
         Ok(())
+    }
+
+    fn check_url(
+        &self,
+        what: &'static str,
+        url: &str,
+        grant: &'static str,
+        granted: &Option<Vec<String>>,
+    ) -> Result<(), TenantError> {
+        match granted.iter().flatten().any(|granted| same_server(granted, url)) {
+            true => Ok(()),
+            false => Err(TenantError::NotGranted { tenant: self.id.clone(), what, value: url.to_owned(), grant }),
+        }
+    }
+
+    /// Other machines are reached as the machine's user, whoever asks.
+    fn check_remote(&self, options: &Options) -> Result<(), TenantError> {
+        let Some(provider) = options.backend_provider.filter(|_| options.backend == Some(Backend::Remote)) else {
+            return Ok(());
+        };
+        if !self.granted.remote_providers.iter().flatten().any(|granted| *granted == provider) {
+            let (what, value) = ("backend_provider", provider.name().to_owned());
+            return Err(TenantError::NotGranted { tenant: self.id.clone(), what, value, grant: "remote_providers" });
+        }
+        let remote = &options.remote;
+        for (what, url) in remote.addresses() {
+            self.check_url(what, url, "remote_urls", &self.granted.remote_urls)?;
+        }
+        remote.files().into_iter().try_for_each(|(what, file)| self.check(file, what, file, "read", &[&self.folder]))
     }
 
     fn check_plugin(&self, plugin: &str) -> Result<(), TenantError> {

@@ -1,6 +1,7 @@
 //! Models, adapters and tokenizers on disk.
 
 pub mod chat;
+mod copying;
 pub mod gguf;
 mod gguf_blocks;
 mod gguf_decoder;
@@ -21,6 +22,7 @@ pub mod text_stream;
 pub mod tokenizer;
 
 pub use chat::ChatMessage;
+pub use copying::ModelFiles;
 pub use gguf_blocks::BlockType;
 pub use peft_adapter::{Adapter, Update};
 pub use stored::StoredTensor;
@@ -67,6 +69,8 @@ pub struct BaseModel {
     /// Text to token ids and back.
     pub tokenizer: TextTokenizer,
     path: PathBuf,
+    /// What was opened: the file, or the folder of the transformer.
+    location: PathBuf,
     source: Box<dyn Source>,
     /// Once it is known: 0.3 s for each half gigabyte.
     sha256: Mutex<Option<String>>,
@@ -81,6 +85,7 @@ impl BaseModel {
     /// [`TrainerError::UnsupportedArchitecture`] or [`TrainerError::Unsupported`] for what it holds.
     pub fn open(path: &Path) -> Result<Self> {
         let path = &sentence_files::transformer_folder(path)?;
+        let mut location = path.clone();
         let (config, tokenizer, source) = if path.join("config.json").is_file() {
             hf_folder::open(path)?
         } else if path.is_file() && (path.extension().is_some_and(|e| e == "gguf") || starts_as_gguf(path)) {
@@ -88,7 +93,10 @@ impl BaseModel {
         } else if hub_cache::is_hub_name(path) {
             let cache = hub_cache::folder();
             match hub_cache::snapshot(&cache, path) {
-                Some(snapshot) => hf_folder::open(&sentence_files::transformer_folder(&snapshot)?)?,
+                Some(snapshot) => {
+                    location = sentence_files::transformer_folder(&snapshot)?;
+                    hf_folder::open(&location)?
+                }
                 None => return Err(TrainerError::NotInHubCache { name: path.display().to_string(), cache }),
             }
         } else {
@@ -98,7 +106,7 @@ impl BaseModel {
             let (ids, rows) = (tokenizer.id_bound(), config.vocab_size());
             return Err(corrupt(path, format!("the tokenizer has {ids} ids, the embedding table {rows} rows")));
         }
-        Ok(Self { config, tokenizer, path: path.to_owned(), source, sha256: Mutex::default() })
+        Ok(Self { config, tokenizer, path: path.to_owned(), location, source, sha256: Mutex::default() })
     }
 
     /// One weight as f32, by its Hugging Face name: `model.layers.0.self_attn.q_proj.weight`.
@@ -155,6 +163,21 @@ impl BaseModel {
     /// The path that was opened; of a sentence-transformers folder, where its transformer lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same model under another name, which is what an adapter's configuration calls its base.
+    #[must_use]
+    pub fn named(self, name: &Path) -> Self {
+        Self { path: name.to_owned(), ..self }
+    }
+
+    /// What a copy of the model takes, and what would be opened in it: the file itself, or the files of a folder by their paths
+    /// within it. Of a sentence-transformers folder, that of its modules.
+    ///
+    /// # Errors
+    /// [`TrainerError::Io`] where a folder can't be listed.
+    pub fn files(&self) -> Result<ModelFiles> {
+        copying::files(&self.location)
     }
 
     /// Hex SHA-256 of what was opened: of the file for a GGUF; for a folder, what

@@ -23,6 +23,11 @@ pub(super) struct SentenceModules {
     pub(super) max_seq_length: Option<usize>,
 }
 
+/// Whether it is a sentence-transformers folder.
+pub(super) fn has_modules(folder: &Path) -> bool {
+    folder.join(MODULES).is_file()
+}
+
 /// The folder of the transformer itself: `folder`, or the sub-folder that its `modules.json` names.
 pub(super) fn transformer_folder(folder: &Path) -> Result<PathBuf> {
     if folder.join("config.json").is_file() || !folder.join(MODULES).is_file() {

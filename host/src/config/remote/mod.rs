@@ -49,6 +49,9 @@ pub struct RemoteConfig {
     /// Whether secrets of the environment may be used: not for an operator's tenants.
     #[serde(skip)]
     pub secrets_of_environment: bool,
+    /// What was given of all this, every path from the root: a job's record has it, so that its engine is found again.
+    #[serde(skip)]
+    pub given: Options,
     /// `[remote.ray]`
     pub ray: RayOptions,
     /// `[remote.slurm]`
@@ -111,6 +114,7 @@ impl RemoteConfig {
             base_model: own.remote_base_model.clone(),
             program: own.remote_program.clone(),
             secrets_of_environment: options.granted.secrets_of_environment(),
+            given: given(options),
             ray: own.ray.clone(),
             slurm: own.slurm.clone(),
             kubernetes: own.kubernetes.clone(),
@@ -118,5 +122,21 @@ impl RemoteConfig {
             azure_ml: own.azure_ml.clone(),
             modal: own.modal.clone(),
         })
+    }
+}
+
+fn given(options: &Options) -> Options {
+    let from_root = options.from_root();
+    Options {
+        tenant_id: from_root.tenant_id,
+        backend: from_root.backend,
+        backend_provider: from_root.backend_provider,
+        gpu: from_root.gpu,
+        gpu_count: from_root.gpu_count,
+        cpu: from_root.cpu,
+        memory: from_root.memory,
+        timeout: from_root.timeout,
+        remote: from_root.remote,
+        ..Options::default()
     }
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,20 @@ pub enum Provider {
     AzureMl,
     /// Modal, or `tunesmith serve --worker` of another machine.
     Modal,
+}
+
+impl Provider {
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ray => "ray",
+            Self::Slurm => "slurm",
+            Self::Kubernetes => "kubernetes",
+            Self::Sagemaker => "sagemaker",
+            Self::AzureMl => "azure_ml",
+            Self::Modal => "modal",
+        }
+    }
 }
 
 /// `[remote]`: jobs on other machines.
@@ -75,4 +89,24 @@ pub struct RemoteOptions {
     /// `[remote.modal]`
     #[arg(skip)]
     pub modal: WorkerOptions,
+}
+
+impl RemoteOptions {
+    /// Every address that is set, with its key: what an operator grants a tenant one by one.
+    pub fn addresses(&self) -> Vec<(&'static str, &str)> {
+        let base = self.remote_base_model.as_deref().filter(|base| base.contains("://"));
+        let all = [("remote.artefacts", self.artefacts.as_deref()), ("remote.remote_base_model", base)];
+        all.into_iter().filter_map(|(key, url)| Some((key, url?))).collect()
+    }
+
+    /// Every file of this machine that is named, with its key.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let all = [("remote.remote_program", self.remote_program.as_deref())];
+        all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
+    }
+
+    /// The same files, to be resolved against the folder of the configuration.
+    pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
+        self.remote_program.iter_mut().collect()
+    }
 }
