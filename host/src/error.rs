@@ -8,11 +8,8 @@ use crate::approval::ApprovalError;
 use crate::authoring::AuthoringError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
-<<<<<<< HEAD
 use crate::gpus::GpuError;
-=======
 use crate::job::{FailureKind, JobError};
->>>>>>> main
 use crate::memory::OutOfMemory;
 use crate::people::{Forbidden, PeopleError};
 use crate::phoenix::PhoenixError;

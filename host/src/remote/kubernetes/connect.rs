@@ -32,8 +32,7 @@ pub(super) fn connect(config: &RemoteConfig) -> Result<Connection, RemoteError> 
     // Repeating is the caller's.
     cluster.default_retry = false;
     let server = cluster.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let namespace =
-        config.kubernetes.namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());
+    let namespace = config.kubernetes.namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());
     // The client has a task of its own, and so wants to be made where tasks run.
     let client = block_on(async { Client::try_from(cluster) });
     let client = client.map_err(|error| kubeconfig(innermost(&error)))?;
@@ -69,7 +68,9 @@ fn cluster(config: &RemoteConfig) -> Result<Config, RemoteError> {
 /// A tenant's kubeconfig runs no program of this machine and sends none of its files anywhere.
 fn refuse_what_is_outside(file: &Kubeconfig) -> Result<(), RemoteError> {
     let refuse = |what: &str| {
-        Err(kubeconfig(format!("of a tenant may not have `{what}`: it reaches out of the tenant's folder; write what it gives in it")))
+        Err(kubeconfig(format!(
+            "of a tenant may not have `{what}`: it reaches out of the tenant's folder; write what it gives in it"
+        )))
     };
     for user in file.auth_infos.iter().filter_map(|named| named.auth_info.as_ref()) {
         let outside = [

@@ -92,11 +92,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_apart_by_what_can_be_done_about_it() {
-        let unauthorized = told(r#"{"status": "Failure", "message": "Unauthorized", "reason": "Unauthorized", "code": 401}"#);
-        assert!(unauthorized.to_string().starts_with("kubernetes at https://k refuses the credentials: Unauthorized; log in"));
+        let unauthorized =
+            told(r#"{"status": "Failure", "message": "Unauthorized", "reason": "Unauthorized", "code": 401}"#);
+        assert!(
+            unauthorized
+                .to_string()
+                .starts_with("kubernetes at https://k refuses the credentials: Unauthorized; log in")
+        );
         let forbidden = r#"{"message": "jobs.batch is forbidden: User \"u\" cannot create resource", "reason": "Forbidden", "code": 403}"#;
         assert!(matches!(told(forbidden), RemoteError::Credentials { .. }));
-        let quota = r#"{"message": "jobs.batch \"a\" is forbidden: exceeded quota: gpus", "reason": "Forbidden", "code": 403}"#;
+        let quota =
+            r#"{"message": "jobs.batch \"a\" is forbidden: exceeded quota: gpus", "reason": "Forbidden", "code": 403}"#;
         assert!(matches!(told(quota), RemoteError::Unschedulable { .. }));
         let busy = r#"{"message": "Too many requests", "code": 429, "details": {"retryAfterSeconds": 7}}"#;
         let RemoteError::Transient { after, .. } = told(busy) else { panic!("{:?}", told(busy)) };

@@ -44,16 +44,20 @@ pub(super) fn check(config: &RemoteConfig) -> Result<(), RemoteError> {
     let refuse = |key, message: &str| Err(RemoteError::Config { key, message: message.to_owned() });
     let is_folder = config.artefacts.as_deref().is_some_and(|url| url.starts_with("file:"));
     if config.kubernetes.image.is_none() {
-        return refuse("remote.kubernetes.image", "is needed: the image that jobs run in, such as that of deploy/kubernetes/Dockerfile");
+        return refuse(
+            "remote.kubernetes.image",
+            "is needed: the image that jobs run in, such as that of deploy/kubernetes/Dockerfile",
+        );
     }
     match (is_folder, &config.kubernetes.claim) {
         (true, None) => refuse(
             "remote.kubernetes.claim",
             "is needed where `remote.artefacts` is a `file://` address: the persistent volume claim that pods have that folder from",
         ),
-        (false, Some(_)) => {
-            refuse("remote.kubernetes.claim", "is for a `remote.artefacts` that is a `file://` address; leave one of them out")
-        }
+        (false, Some(_)) => refuse(
+            "remote.kubernetes.claim",
+            "is for a `remote.artefacts` that is a `file://` address; leave one of them out",
+        ),
         _ => Ok(()),
     }
 }
@@ -93,7 +97,11 @@ pub(super) fn job(attempt: &Submission<'_>, config: &RemoteConfig, artefacts: &A
                     // A training asks the cluster nothing.
                     automount_service_account_token: options.service_account.is_none().then_some(false),
                     image_pull_secrets: (!options.image_pull_secrets.is_empty()).then(|| {
-                        options.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
+                        options
+                            .image_pull_secrets
+                            .iter()
+                            .map(|name| LocalObjectReference { name: name.clone() })
+                            .collect()
                     }),
                     subdomain: several.then(|| attempt.id.to_string()),
                     ..PodSpec::default()
@@ -268,10 +276,7 @@ fn volumes(resources: &Resources, options: &KubernetesOptions) -> Vec<Volume> {
     let mut volumes = vec![empty("scratch", None)];
     volumes.extend(options.claim.as_ref().map(|claim| Volume {
         name: "artefacts".to_owned(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: claim.clone(),
-            read_only: None,
-        }),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
         ..Volume::default()
     }));
     // NCCL's own is larger than the 64 MiB that containers have.

@@ -70,9 +70,10 @@ impl Kubernetes {
     pub fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
         let artefacts = config.artefacts.as_deref().ok_or_else(|| RemoteError::Config {
             key: "remote.artefacts",
-            message: "is needed for Kubernetes: `s3://bucket/prefix`, `az://container/prefix`, or `file:///folder` with \
+            message:
+                "is needed for Kubernetes: `s3://bucket/prefix`, `az://container/prefix`, or `file:///folder` with \
                       `remote.kubernetes.claim`"
-                .to_owned(),
+                    .to_owned(),
         })?;
         manifest::check(config)?;
         let artefacts = ArtefactStore::open(artefacts, config.secrets_of_environment)?;
@@ -126,8 +127,7 @@ impl Kubernetes {
     /// Ends the attempt's pods, with their grace, and leaves `annotation` on the job.
     fn stop(&self, id: &JobId, annotation: &str, value: &str) -> Result<(), RemoteError> {
         let patch = json!({"metadata": {"annotations": {annotation: value}}, "spec": {"parallelism": 0}});
-        let patched =
-            block_on(self.jobs().patch(&id.to_string(), &PatchParams::default(), &Patch::Merge(&patch)));
+        let patched = block_on(self.jobs().patch(&id.to_string(), &PatchParams::default(), &Patch::Merge(&patch)));
         patched.map(drop).or_else(error::gone).map_err(self.failed())
     }
 
@@ -149,8 +149,7 @@ impl Kubernetes {
             "apiVersion": "batch/v1", "kind": "Job", "name": id.to_string(), "uid": job.metadata.uid,
         });
         let patch = json!({"metadata": {"ownerReferences": [owner]}});
-        let patched =
-            block_on(self.services().patch(&id.to_string(), &PatchParams::default(), &Patch::Merge(&patch)));
+        let patched = block_on(self.services().patch(&id.to_string(), &PatchParams::default(), &Patch::Merge(&patch)));
         patched.map(drop).map_err(self.failed())
     }
 }

@@ -83,7 +83,8 @@ fn of_failed(condition: &JobCondition, pods: &[Pod]) -> Found {
     // Of machines that trained together, the one that failed first: the others only lost it.
     let failed = pods.iter().filter(|pod| phase(pod) == "Failed").filter_map(|pod| Some((pod, pod.status.as_ref()?)));
     let failures = failed.map(|(pod, status)| of_pod(pod, status)).collect::<Vec<_>>();
-    let only_lost = |found: &Found| matches!(found, Found::OfExitCode(failure) if failure.kind == FailureKind::Rendezvous);
+    let only_lost =
+        |found: &Found| matches!(found, Found::OfExitCode(failure) if failure.kind == FailureKind::Rendezvous);
     let first = failures.iter().position(|found| !only_lost(found)).unwrap_or(0);
     failures.into_iter().nth(first).unwrap_or_else(|| {
         // The pod went with its machine, or somebody removed it.
@@ -104,7 +105,16 @@ fn of_pod(pod: &Pod, status: &PodStatus) -> Found {
         ("Preempting" | "Preempted", _) | (_, Some("PreemptionByScheduler" | "PreemptionByKubeScheduler")) => {
             Some(FailureKind::Preempted)
         }
-        ("Evicted" | "NodeLost" | "NodeAffinity" | "NodeShutdown" | "Shutdown" | "Terminated" | "UnexpectedAdmissionError", _)
+        (
+            "Evicted"
+            | "NodeLost"
+            | "NodeAffinity"
+            | "NodeShutdown"
+            | "Shutdown"
+            | "Terminated"
+            | "UnexpectedAdmissionError",
+            _,
+        )
         | (_, Some(_)) => Some(FailureKind::NodeLost),
         _ => None,
     };
@@ -178,8 +188,7 @@ pub(super) fn nodes(nodes: &[Node], config: &RemoteConfig, resources: &Resources
     let options = &config.kubernetes;
     let gpu = manifest::gpu_resource(options);
     let label = |node: &Node, name: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(name).cloned());
-    let gpus: BTreeSet<_> =
-        nodes.iter().filter_map(|node| label(node, options.gpu_label.as_deref()?)).collect();
+    let gpus: BTreeSet<_> = nodes.iter().filter_map(|node| label(node, options.gpu_label.as_deref()?)).collect();
     let selector = manifest::node_selector(resources, options).unwrap_or_default();
     let has_room = |node: &&Node| {
         let of = |name: &str| {
@@ -237,7 +246,8 @@ mod tests {
     #[test]
     fn a_job_that_waits_says_what_for_in_the_clusters_words() {
         let message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.";
-        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
         let pod = json!({"status": {"phase": "Pending", "conditions": [condition]}});
         let queued = |reason: Option<&str>| Found::State(JobState::Queued { reason: reason.map(str::to_owned) });
         assert_eq!(found(json!({}), json!([pod])), queued(Some(message)));
@@ -253,7 +263,10 @@ mod tests {
             container("waiting", json!({"reason": "ImagePullBackOff", "message": "Back-off pulling image \"nope:1\""}))]}});
         let found = found(json!({}), json!([pod]));
         assert!(matches!(found, Found::WillNotStart(_)));
-        assert_eq!(failed(found), (FailureKind::SetUp, "ImagePullBackOff: Back-off pulling image \"nope:1\"".to_owned()));
+        assert_eq!(
+            failed(found),
+            (FailureKind::SetUp, "ImagePullBackOff: Back-off pulling image \"nope:1\"".to_owned())
+        );
     }
 
     #[test]
@@ -273,25 +286,39 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_by_what_the_cluster_knows_of_the_pod() {
-        let of = |pod: Value| failed(found(failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"), json!([pod])));
+        let of = |pod: Value| {
+            failed(found(
+                failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"),
+                json!([pod]),
+            ))
+        };
         assert_eq!(of(ended_pod("OOMKilled", 137)).0, FailureKind::OutOfMemory);
         assert_eq!(of(ended_pod("StartError", 128)).0, FailureKind::SetUp);
         assert_eq!(of(ended_pod("Error", 137)).0, FailureKind::NodeLost);
-        assert_eq!(of(ended_pod("Error", 75)), (FailureKind::Preempted, "Error, exit code 75 of pod `acme-1-x7k2p`".to_owned()));
+        assert_eq!(
+            of(ended_pod("Error", 75)),
+            (FailureKind::Preempted, "Error, exit code 75 of pod `acme-1-x7k2p`".to_owned())
+        );
         let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}});
         assert_eq!(of(evicted), (FailureKind::NodeLost, "Evicted: The node was low on resource: memory.".to_owned()));
         let preempted = json!({"status": {"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True",
             "reason": "PreemptionByScheduler", "message": "default-scheduler: preempting to accommodate a higher priority pod"}]}});
         assert_eq!(of(preempted).0, FailureKind::Preempted);
-        let late = failed(found(failed_job("DeadlineExceeded", "Job was active longer than specified deadline"), json!([])));
+        let late =
+            failed(found(failed_job("DeadlineExceeded", "Job was active longer than specified deadline"), json!([])));
         assert_eq!(late, (FailureKind::Timeout, "Job was active longer than specified deadline".to_owned()));
-        let gone = failed(found(failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"), json!([])));
-        assert_eq!(gone, (FailureKind::NodeLost, "its pod is gone: Job has reached the specified backoff limit".to_owned()));
+        let gone =
+            failed(found(failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"), json!([])));
+        assert_eq!(
+            gone,
+            (FailureKind::NodeLost, "its pod is gone: Job has reached the specified backoff limit".to_owned())
+        );
     }
 
     #[test]
     fn of_machines_that_trained_together_the_one_that_failed_first_is_told() {
-        let found = found(failed_job("BackoffLimitExceeded", ""), json!([ended_pod("Error", 76), ended_pod("Error", 66)]));
+        let found =
+            found(failed_job("BackoffLimitExceeded", ""), json!([ended_pod("Error", 76), ended_pod("Error", 66)]));
         assert_eq!(failed(found).0, FailureKind::BaseModel);
     }
 }
