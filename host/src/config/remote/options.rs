@@ -101,12 +101,16 @@ impl RemoteOptions {
 
     /// Every file of this machine that is named, with its key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let all = [("remote.remote_program", self.remote_program.as_deref())];
+        let all = [
+            ("remote.remote_program", self.remote_program.as_deref()),
+            ("remote.kubernetes.kubeconfig", self.kubernetes.kubeconfig.as_deref()),
+        ];
         all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
     }
 
     /// The same files, to be resolved against the folder of the configuration.
     pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        self.remote_program.iter_mut().collect()
+        let worker = self.modal.token_file.iter_mut().chain(&mut self.modal.key_file);
+        self.remote_program.iter_mut().chain(&mut self.kubernetes.kubeconfig).chain(worker).collect()
     }
 }

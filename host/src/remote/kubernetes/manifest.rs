@@ -26,7 +26,7 @@ const LONGEST_LABEL: usize = 63;
 
 /// Starts a process for each rank of a machine, hands signals on, and ends as the one ended that failed first; ranks that only lost
 /// another (exit code 76) count least.
-const RANKS: &str = r#"trap 'kill -TERM $pids 2>/dev/null' TERM INT
+pub(super) const RANKS: &str = r#"trap 'kill -TERM $pids 2>/dev/null' TERM INT
 pids= rank=0
 while [ "$rank" -lt "$RANKS_PER_NODE" ]; do
   RANK=$(( ${JOB_COMPLETION_INDEX:-0} * RANKS_PER_NODE + rank )) LOCAL_RANK=$rank "$@" &

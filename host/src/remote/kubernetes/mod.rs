@@ -23,6 +23,8 @@ mod connect;
 mod error;
 mod manifest;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -53,7 +55,7 @@ const GIVEN_UP: &str = "tunesmith/given-up";
 const CONTAINER: &str = "train";
 
 /// A namespace of a cluster.
-pub struct Kubernetes {
+pub(super) struct Kubernetes {
     client: Client,
     /// `kubernetes at https://10.0.0.1:6443, namespace training`
     name: String,
@@ -67,7 +69,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// [`RemoteError::Config`] where an option is missing, or the kubeconfig can't be read.
-    pub fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
+    pub(super) fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
         let artefacts = config.artefacts.as_deref().ok_or_else(|| RemoteError::Config {
             key: "remote.artefacts",
             message:
