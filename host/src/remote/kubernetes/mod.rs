@@ -208,7 +208,7 @@ impl TrainingBackend for Kubernetes {
         if several {
             // A server that knows no indexed jobs drops the word, and starts pods that are all of rank 0.
             if created.spec.as_ref().and_then(|spec| spec.completion_mode.as_deref()) != Some("Indexed") {
-                self.remove(id)?;
+                self.remove(&id.to_string(), several)?;
                 return Err(RemoteError::Unschedulable {
                     engine: self.name.clone(),
                     message: "several machines take an indexed job, which Kubernetes has from 1.21 on".to_owned(),
@@ -281,18 +281,24 @@ impl TrainingBackend for Kubernetes {
     }
 
     fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        self.remove(&handle.id)?;
+        let key = &handle.id.key;
+        // Attempts before this one are there as records of how they ended.
+        let of_job = ListParams::default().labels(&format!("tunesmith/job={key}"));
+        for job in block_on(self.jobs().list(&of_job)).map_err(self.failed())? {
+            let is_several = job.spec.as_ref().and_then(|spec| spec.completions).is_some_and(|machines| machines > 1);
+            self.remove(job.metadata.name.as_deref().unwrap_or_default(), is_several)?;
+        }
         self.files(&handle.id).remove()
     }
 }
 
 impl Kubernetes {
-    /// Removes the job with its pods and its service.
-    fn remove(&self, id: &JobId) -> Result<(), RemoteError> {
-        let (name, params) = (id.to_string(), DeleteParams::background());
-        block_on(self.jobs().delete(&name, &params)).map(drop).or_else(error::gone).map_err(self.failed())?;
-        if self.config.resources.nodes > 1 {
-            let deleted = block_on(self.services().delete(&name, &params));
+    /// Removes an attempt with its pods and, where it has one, its service.
+    fn remove(&self, name: &str, is_several: bool) -> Result<(), RemoteError> {
+        let params = DeleteParams::background();
+        block_on(self.jobs().delete(name, &params)).map(drop).or_else(error::gone).map_err(self.failed())?;
+        if is_several {
+            let deleted = block_on(self.services().delete(name, &params));
             deleted.map(drop).or_else(error::gone).map_err(self.failed())?;
         }
         Ok(())
