@@ -175,6 +175,51 @@ pub enum TrainerError {
         /// The driver's words.
         message: String,
     },
+    /// The environment says something about ranks that makes no sense.
+    #[error("{what}; {remedy}")]
+    RankEnvironment {
+        /// The variable, and what is wrong with it: `\`RANK\` is 2 of \`WORLD_SIZE\` 2`.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The ranks of a run did not find each other.
+    #[error(
+        "no rendezvous at `{address}`: {what}; see that the launcher started every rank, and that they reach that address"
+    )]
+    Rendezvous {
+        /// `node1:29500`
+        address: String,
+        /// Who or what is missing: `rank 1 of 2 did not come within 120 s`.
+        what: String,
+    },
+    /// The library that joins ranks is not there.
+    #[error("{what}; {remedy}")]
+    NoRankLibrary {
+        /// What is missing or wrong.
+        what: String,
+        /// What to install.
+        remedy: String,
+    },
+    /// Another rank ended before the run did.
+    #[error(
+        "rank {rank} of {world_size} was lost: its process ended or can't be reached; see its own error, and start all ranks \
+         again: they go on from the last checkpoint"
+    )]
+    RankLost {
+        /// Whose.
+        rank: usize,
+        /// Of how many.
+        world_size: usize,
+    },
+    /// The ranks could not put their results together.
+    #[error("`{operation}` failed between the ranks: {message}")]
+    Collective {
+        /// `MPI_Iallreduce`, `ncclAllReduce`.
+        operation: String,
+        /// The library's words, or ours.
+        message: String,
+    },
     /// A number left the range of floats.
     #[error("{what} is not finite at step {step}; lower the learning rate, or look at the examples of that step")]
     NotFinite {

@@ -1,7 +1,8 @@
 //! LoRA training by hand-written forward and backward passes over a small [`device::Device`].
 //!
 //! Read in this order: [`batch`] (a batch is a prefix forest), [`decoder::block`] (one block as two lists of device calls),
-//! [`decoder`] and [`encoder`] (the models around the blocks), [`method`] (SFT, DPO, triplets), [`trainer`] (the loop).
+//! [`decoder`] and [`encoder`] (the models around the blocks), [`method`] (SFT, DPO, triplets), [`trainer`] (the loop),
+//! [`ranks`] (the loop on several processes).
 //! [`device`] is the contract that a device fulfils.
 
 pub mod adapter;
@@ -28,6 +29,7 @@ pub mod merge;
 pub mod method;
 pub mod optimizer;
 pub mod plan;
+pub mod ranks;
 pub mod rope;
 pub mod schedule;
 pub mod trainer;

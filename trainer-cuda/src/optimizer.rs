@@ -1,7 +1,9 @@
 //! The end of a step: AdamW over the tensors being trained, and the log of what steps computed.
 
+use crate::Result;
 use crate::allocator::Allocator;
 use crate::device::{AdamW, Device, LOG_COLUMNS, SCALARS, SUMS, StepState, Trainable};
+use crate::ranks::Collective;
 
 /// `torch.optim.AdamW`'s defaults.
 const CONSTANTS: AdamW = AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
@@ -46,6 +48,9 @@ pub struct LoggedStep {
     pub grad_norm: f64,
 }
 
+/// A device, the tensors being trained on it, and what ends a step.
+pub type Parts<'a, D> = (&'a D, &'a mut [Trainable<D>], &'a mut Optimizer<D>);
+
 /// AdamW, and its state beside the moments.
 pub struct Optimizer<D: Device> {
     own: D::Optimizer,
@@ -72,6 +77,19 @@ impl<D: Device> Optimizer<D> {
     /// Begins a step.
     pub fn zero_gradients(&self, device: &D, trained: &mut [Trainable<D>]) {
         device.zero_gradients(trained, &self.own);
+    }
+
+    /// Adds up what the ranks have of a step, before it is ended.
+    ///
+    /// # Errors
+    /// Those of [`Collective::sum_step`].
+    pub fn sum_over(
+        &mut self,
+        collective: &mut dyn Collective<D>,
+        device: &D,
+        trained: &mut [Trainable<D>],
+    ) -> Result<()> {
+        collective.sum_step(device, &mut self.state, trained, &self.own)
     }
 
     /// Ends a step: clips, updates every tensor, logs. A step that is not finite changes no tensor, nor does any after it.

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::formats::{BaseModel, peft};
 use crate::method::{Evaluation, Method, MethodMetrics, StepCounts};
 use crate::optimizer::StepScalars;
+use crate::ranks::{Collective, Group, Share, sum_evaluation};
 use crate::schedule::LearningRate;
 use crate::{Result, TrainerError, adapter};
 use rand_chacha::ChaCha8Rng;
@@ -108,6 +109,8 @@ pub struct Outcome {
 pub struct Trainer<M: Method> {
     method: M,
     config: TrainConfig,
+    /// `None` where this is the only rank.
+    collective: Option<Box<dyn Collective<M::Device>>>,
 }
 
 impl<M: Method> Trainer<M> {
@@ -117,7 +120,28 @@ impl<M: Method> Trainer<M> {
     /// Those of [`TrainConfig::validate`].
     pub fn new(method: M, config: TrainConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { method, config })
+        Ok(Self { method, config, collective: None })
+    }
+
+    /// Trains with the other ranks of `group`, each of which has the same configuration, model and data: the step is that
+    /// of one rank, to the order of its sums. From here on every rank makes the same calls; only rank 0 writes
+    /// checkpoints, and only its [`Trainer::save`] is needed.
+    ///
+    /// # Errors
+    /// Those of [`Device::join`].
+    pub fn over(self, group: Group) -> Result<Self> {
+        let collective = self.method.device().join(group)?;
+        Ok(self.with_collective(collective))
+    }
+
+    /// [`Trainer::over`] ranks that are joined already.
+    pub fn with_collective(self, collective: Box<dyn Collective<M::Device>>) -> Self {
+        Self { collective: Some(collective), ..self }
+    }
+
+    /// Which part of each step is computed here.
+    pub fn share(&self) -> Share {
+        self.collective.as_ref().map_or(Share::WHOLE, |collective| collective.share())
     }
 
     /// The method and its model.
@@ -130,21 +154,34 @@ impl<M: Method> Trainer<M> {
         &mut self.method
     }
 
-    /// Scores `examples`.
+    /// Scores `examples`; ranks share them out, and all get the same scores.
     ///
     /// # Errors
-    /// Those of [`Device::check`].
+    /// Those of [`Device::check`] and of [`Collective::sum`].
     pub fn evaluate(&mut self, examples: &[M::Example]) -> Result<Evaluation> {
-        self.method.evaluate(examples)
+        let own = self.method.evaluate(self.share().slice(examples))?;
+        match &mut self.collective {
+            None => Ok(own),
+            Some(collective) => sum_evaluation(collective.as_mut(), own),
+        }
+    }
+
+    /// True where any rank wants to stop: all of them do, at the same place.
+    fn agree(&mut self, cancelled: bool) -> Result<bool> {
+        let Some(collective) = &mut self.collective else { return Ok(cancelled) };
+        let mut wishes = [f64::from(u8::from(cancelled))];
+        collective.sum(&mut wishes)?;
+        Ok(wishes[0] > 0.0)
     }
 
     /// Trains over `train`, scoring `held_out` as often as the configuration says. Where `checkpoints` names a file that
-    /// is there, goes on from it. Stops between steps where `on_event` breaks, with the state saved.
+    /// is there, goes on from it. Stops between steps where `on_event` breaks, with the state saved: on any rank, where
+    /// there are several, at the same step of all.
     ///
     /// # Errors
     /// [`TrainerError::NotFinite`] where the loss or a gradient is no number, the weights being those before that step;
     /// [`TrainerError::OtherCheckpoint`]; [`TrainerError::Io`] where a checkpoint can't be written: the one before it is
-    /// still there.
+    /// still there; [`TrainerError::RankLost`] and [`TrainerError::Collective`] where there are several ranks.
     pub fn train(
         &mut self,
         train: &[M::Example],
@@ -168,6 +205,8 @@ impl<M: Method> Trainer<M> {
             cancelled = on_event(&Event::Resumed { step: restored.step }).is_break();
             (position, best_weights) = (restored, best);
         }
+        self.check_same_position(&position)?;
+        cancelled = self.agree(cancelled)?;
         let exhausted = |position: &Position| patience.is_some_and(|patience| position.stale_evaluations >= patience);
         let mut epoch_batches = Vec::new();
         let mut running = Running::new();
@@ -179,7 +218,7 @@ impl<M: Method> Trainer<M> {
             let accumulated = config.gradient_accumulation_steps;
             let end = ((within + 1) * accumulated).min(epoch_batches.len());
             let batches = &epoch_batches[within * accumulated..end];
-            self.begin_step(&mut running, batches, position.step + 1, rate.at(position.step));
+            self.begin_step(&mut running, batches, position.step + 1, rate.at(position.step))?;
             position.step += 1;
 
             let is_last = position.step == total_steps;
@@ -187,12 +226,14 @@ impl<M: Method> Trainer<M> {
                 !held_out.is_empty() && (position.step.is_multiple_of(eval_steps) || (patience.is_some() && is_last));
             let saves = |every_steps| position.step.is_multiple_of(every_steps);
             let saves = saved.as_ref().is_some_and(|(checkpoints, _)| saves(checkpoints.every_steps));
-            if running.is_due() || evaluates || saves || is_last {
+            // Ranks read every step: they have to do so at the same ones, which a clock would not give.
+            if self.collective.is_some() || running.is_due() || evaluates || saves || is_last {
                 for mut metrics in self.end_steps(&mut running)? {
                     metrics.total_steps = total_steps;
                     metrics.epoch = metrics.step as f64 / steps_per_epoch as f64;
                     cancelled |= on_event(&Event::Step(metrics)).is_break();
                 }
+                cancelled = self.agree(cancelled)?;
             }
             if evaluates {
                 if cancelled {
@@ -200,7 +241,7 @@ impl<M: Method> Trainer<M> {
                     // What was saved before is.
                     break;
                 }
-                let evaluation = self.method.evaluate(held_out)?;
+                let evaluation = self.evaluate(held_out)?;
                 let best = position.note(evaluation.loss);
                 if best && patience.is_some() {
                     best_weights = Some(self.read_weights());
@@ -209,9 +250,11 @@ impl<M: Method> Trainer<M> {
                 let epoch = position.step as f64 / steps_per_epoch as f64;
                 let event = Event::Evaluation { step: position.step, epoch, best, evaluation };
                 cancelled = on_event(&event).is_break();
+                cancelled = self.agree(cancelled)?;
             }
             if let Some((checkpoints, identity)) = &saved
                 && (cancelled || saves)
+                && self.share().rank() == 0
             {
                 let (device, trained) = self.method.trained_mut();
                 checkpoint::save(&checkpoints.path, identity, &position, device, trained, best_weights.as_ref())?;
@@ -242,38 +285,70 @@ impl<M: Method> Trainer<M> {
         checkpoint::restore(&checkpoints.path, identity, device, trained)
     }
 
-    /// One optimiser step over its micro-batches.
+    /// Every rank goes on from the same step, or none does.
+    fn check_same_position(&mut self, position: &Position) -> Result<()> {
+        let Some(collective) = &mut self.collective else { return Ok(()) };
+        let step = position.step as f64;
+        let mut sums = [step, step * step];
+        collective.sum(&mut sums)?;
+        // All equal exactly where the square of the sum is the number of ranks times the sum of the squares.
+        let [sum, squares] = sums;
+        if sum * sum == squares * collective.share().world_size() as f64 {
+            return Ok(());
+        }
+        Err(TrainerError::Collective {
+            operation: "resuming".to_owned(),
+            message: format!(
+                "this rank's checkpoint is of step {}, another's is not; keep it where every rank reads the same file",
+                position.step
+            ),
+        })
+    }
+
+    /// One optimiser step over its micro-batches, of which every rank computes its share.
     ///
     /// # Errors
-    /// [`TrainerError::NotFinite`]; those of [`Method::check_loss`] and of [`Device::check`].
+    /// [`TrainerError::NotFinite`]; those of [`Method::check_loss`], of [`Device::check`] and of [`Collective::sum_step`].
     pub fn step(&mut self, micro_batches: &[Vec<&M::Example>], step: usize, learning_rate: f32) -> Result<StepMetrics> {
         let mut running = Running::new();
-        self.begin_step(&mut running, micro_batches, step, learning_rate);
+        self.begin_step(&mut running, micro_batches, step, learning_rate)?;
         let mut metrics = self.end_steps(&mut running)?;
         Ok(metrics.remove(0))
     }
 
-    /// Hands a step to the device, and does not wait for it.
+    /// Hands a step to the device, and does not wait for it. On one rank its last pass updates the weights; on several
+    /// that comes after their sum.
     fn begin_step<'a>(
         &mut self,
         running: &mut Running<'a, M>,
         micro_batches: &[Vec<&'a M::Example>],
         step: usize,
         learning_rate: f32,
-    ) {
+    ) -> Result<()> {
         let TrainConfig { max_grad_norm, weight_decay, .. } = self.config;
         let log_row = running.steps.len();
         if log_row == 0 {
             running.since = Instant::now();
         }
         let update = StepScalars { step, learning_rate, weight_decay, max_grad_norm, log_row };
-        let counts = self.method.run_step(micro_batches, step, Some(update));
+        let (share, alone) = (self.share(), self.collective.is_none());
+        let counts = self.method.run_step(micro_batches, share, step, Some(update).filter(|_| alone));
+        if let Some(collective) = &mut self.collective {
+            let (device, trained, optimizer) = self.method.parts_mut();
+            optimizer.write(device, update);
+            optimizer.sum_over(collective.as_mut(), device, trained)?;
+            optimizer.end_step(device, trained);
+        }
         running.steps.push(RunningStep { step, learning_rate, counts, micro_batches: micro_batches.to_vec() });
+        Ok(())
     }
 
     /// Waits for the steps that were begun, and reads what they computed.
     fn end_steps(&mut self, running: &mut Running<'_, M>) -> Result<Vec<StepMetrics>> {
         let device = self.method.device();
+        if let Some(collective) = &mut self.collective {
+            collective.wait(device)?;
+        }
         let logged = self.method.optimizer().read_log(device, running.steps.len());
         device.check()?;
         let step_ms = running.since.elapsed().as_secs_f64() * 1e3 / running.steps.len().max(1) as f64;
@@ -284,8 +359,8 @@ impl<M: Method> Trainer<M> {
                 return Err(self.not_finite(&step, loss)?);
             }
             self.method.check_loss(loss)?;
-            let RunningStep { step, learning_rate, counts: StepCounts { n_tokens, n_tokens_flat, n_labels }, .. } =
-                step;
+            let RunningStep { step, learning_rate, counts, .. } = step;
+            let StepCounts { n_tokens, n_tokens_flat, n_labels } = self.sum_counts(counts)?;
             metrics.push(StepMetrics {
                 step,
                 total_steps: step,
@@ -303,10 +378,19 @@ impl<M: Method> Trainer<M> {
         Ok(metrics)
     }
 
+    /// What all ranks computed of a step.
+    fn sum_counts(&mut self, own: StepCounts) -> Result<StepCounts> {
+        let Some(collective) = &mut self.collective else { return Ok(own) };
+        let mut counts = [own.n_tokens, own.n_tokens_flat, own.n_labels].map(|count| count as f64);
+        collective.sum(&mut counts)?;
+        let [n_tokens, n_tokens_flat, n_labels] = counts.map(|count| count as usize);
+        Ok(StepCounts { n_tokens, n_tokens_flat, n_labels })
+    }
+
     /// Says where a step left the numbers. No weight has changed since: its forward and backward pass are run again, and
-    /// leave the same values in the buffers.
+    /// leave the same values in the buffers. A rank looks at its own share, which may not be where it happened.
     fn not_finite(&mut self, step: &RunningStep<'_, M>, loss: f64) -> Result<TrainerError> {
-        self.method.run_step(&step.micro_batches, step.step, None);
+        self.method.run_step(&step.micro_batches, self.share(), step.step, None);
         self.method.device().check()?;
         let what = if !loss.is_finite() {
             match self.method.find_not_finite() {

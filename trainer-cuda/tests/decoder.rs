@@ -16,6 +16,7 @@ use trainer_cuda::formats::{BaseModel, peft};
 use trainer_cuda::linear::{DroppedInput, Lora, Parameter, Pass, Projection, Updates};
 use trainer_cuda::loader::Training;
 use trainer_cuda::method::{Method, Sft};
+use trainer_cuda::ranks::Share;
 use trainer_cuda::trainer::{Event, Trainer};
 
 fn golden(name: &str) -> PathBuf {
@@ -84,7 +85,7 @@ fn train_on(decoder: &mut Decoder<Cpu>, forest: &Forest, loss: Loss<'_>) -> Scor
 /// Mean loss of a training pass at `step`, whose gradient the decoder has then.
 fn train_pass(decoder: &mut Decoder<Cpu>, forest: &Forest, step: usize) -> f64 {
     let d_logprob = vec![-1.0 / forest.n_edges() as f32; forest.n_edges()];
-    decoder.begin_step(step);
+    decoder.begin_step(step, Share::WHOLE);
     let scores = train_on(decoder, forest, Loss::Weighted { d_logprob: &d_logprob });
     -scores.logprob.iter().map(|&logprob| f64::from(logprob)).sum::<f64>() / forest.n_edges() as f64
 }
@@ -205,21 +206,21 @@ fn each_step_and_each_pass_drops_other_inputs_whatever_came_before() {
     let mut decoder = fresh();
     let d_logprob = vec![1.0; batch.n_edges()];
     let weighted = Loss::Weighted { d_logprob: &d_logprob };
-    decoder.begin_step(1);
+    decoder.begin_step(1, Share::WHOLE);
     let first = train_on(&mut decoder, &batch, weighted);
     let second = train_on(&mut decoder, &batch, weighted);
     decoder.score(&batch); // counts as no training pass
     let third = train_on(&mut decoder, &batch, Loss::Preferences { reference: &[-50.0; 4], n_step: 2, beta: 0.1 });
-    decoder.begin_step(2);
+    decoder.begin_step(2, Share::WHOLE);
     let next = train_on(&mut decoder, &batch, weighted);
     assert!(first != second && second != third && first != third && first != next && second != next);
 
     let mut resumed = fresh();
-    resumed.begin_step(2);
+    resumed.begin_step(2, Share::WHOLE);
     assert_eq!(train_on(&mut resumed, &batch, weighted), next);
 
     // The first pass of a step of preferences drops what the first pass of any step of that number does.
-    resumed.begin_step(1);
+    resumed.begin_step(1, Share::WHOLE);
     let preferences = Loss::Preferences { reference: &[-50.0; 4], n_step: 2, beta: 0.1 };
     assert_eq!(train_on(&mut resumed, &batch, preferences), first);
 }

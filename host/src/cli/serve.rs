@@ -13,6 +13,9 @@ pub struct ServeArgs {
     /// Besides the review, take in spans over OTLP/HTTP at /v1/traces, and feedback at /v1/annotations
     #[arg(long)]
     pub otlp: bool,
+    /// Besides the review, train for other hosts: one job at a time, with this binary
+    #[arg(long)]
+    pub worker: bool,
     /// How.
     #[command(flatten)]
     pub serve: ServeOptions,

@@ -11,7 +11,7 @@ use crate::config::{self, ConfigError, Options, ReviewConfig, RunConfig, ServeCo
 use crate::error::HostError;
 use crate::people::{People, Person, Role};
 use crate::progress::Progress;
-use crate::server::{self, Question, RunConfigOf, Server, TenantAccess};
+use crate::server::{self, Question, RunConfigOf, Server, ServerError, TenantAccess, WorkerAccess};
 use crate::tenants::{Operator, Scope};
 
 /// A tenant, and where its clients find their token.
@@ -23,16 +23,28 @@ struct Served {
     review_token: Option<PathBuf>,
 }
 
+/// Where jobs of other hosts are trained, and where those find their token.
+struct Working {
+    access: WorkerAccess,
+    token_file: PathBuf,
+}
+
 pub(super) fn run(scope: &ScopeArgs, args: ServeArgs, json: bool, progress: &Progress) -> Result<Answer, HostError> {
+    let worker = args.worker;
     let (config, mut served, run_config) = match &scope.operator {
         None => of_user(scope.tenant_id.clone(), args)?,
         Some(file) => of_operator(Operator::open(file)?, scope.tenant_id.as_deref(), args)?,
     };
+    let working = worker.then(|| working(&config, &served)).transpose()?;
     let server = Server::bind(config, served.iter().map(|served| served.access.clone()).collect(), run_config)?;
+    let server = match &working {
+        Some(working) => server.with_worker(working.access.clone())?,
+        None => server,
+    };
     if let (None, [served]) = (&scope.operator, served.as_mut_slice()) {
         served.review_token = somebody(&served.access.people)?;
     }
-    announce(&server, &served, json);
+    announce(&server, &served, working.as_ref(), json);
     let received = server.run(progress, stopped())?;
     let stores: Vec<_> = served.iter().map(|served| format!("store: {}", served.access.store.display())).collect();
     Ok(Answer::new(stores.join("\n"), &received))
@@ -165,8 +177,19 @@ fn somebody(people: &Path) -> Result<Option<PathBuf>, HostError> {
     }
 }
 
+/// Jobs are no tenant's: whoever has the token trains here.
+fn working(config: &ServeConfig, served: &[Served]) -> Result<Working, HostError> {
+    let beside = |served: &Served| served.access.store.with_file_name("jobs");
+    let jobs_dir = config.jobs_dir.clone().or_else(|| served.first().map(beside)).unwrap_or_else(|| "jobs".into());
+    let token_file = config.worker_token_file.clone().unwrap_or_else(|| jobs_dir.join("worker.token"));
+    let token = server::read_or_make(&token_file, config.worker_token_file.is_none())?;
+    let token_sha256 = server::token_sha256(&token);
+    let program = std::env::current_exe().map_err(ServerError::Runtime)?;
+    Ok(Working { access: WorkerAccess { jobs_dir, token_sha256, max_bundle: config.max_bundle, program }, token_file })
+}
+
 /// Says where to send to, while it is already heard there.
-fn announce(server: &Server, served: &[Served], json: bool) {
+fn announce(server: &Server, served: &[Served], working: Option<&Working>, json: bool) {
     let address = server.address();
     if !address.ip().is_loopback() && !server.is_encrypted() {
         tracing::warn!(
@@ -188,8 +211,15 @@ fn announce(server: &Server, served: &[Served], json: bool) {
                 })
             };
             let tenants: Vec<_> = served.iter().map(tenant).collect();
-            serde_json::json!({ "listening": address, "endpoint": endpoint, "review": review, "tenants": tenants })
-                .to_string()
+            let mut told =
+                serde_json::json!({ "listening": address, "endpoint": endpoint, "review": review, "tenants": tenants });
+            if let Some(Working { access, token_file }) = working {
+                told["worker"] = serde_json::json!({
+                    "jobs_dir": absolute(&access.jobs_dir),
+                    "token_file": absolute(token_file),
+                });
+            }
+            told.to_string()
         }
         false => {
             let shown = |path: &Option<PathBuf>| path.as_deref().map(|path| absolute(path).display().to_string());
@@ -210,11 +240,20 @@ fn announce(server: &Server, served: &[Served], json: bool) {
             let send = token_file.map(|file| format!("\n{}", how_to_send(&endpoint, &file))).unwrap_or_default();
             let sign_in = served.iter().find_map(|served| shown(&served.review_token));
             let sign_in = sign_in.map(|file| format!("  sign in with the token in {file}\n")).unwrap_or_default();
-            format!("{start}{send}\nreview at {review}\n{sign_in}")
+            let working = working.map(|working| how_to_train(&endpoint, &absolute(&working.token_file)));
+            format!("{start}{send}\nreview at {review}\n{sign_in}{}", working.unwrap_or_default())
         }
     };
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush()); // whoever does not read it may not need it
+}
+
+fn how_to_train(endpoint: &str, token_file: &Path) -> String {
+    format!(
+        "\nHosts train here with this in their tunesmith.toml, and a copy of the token\n  backend = \"remote\"\n  \
+         backend_provider = \"modal\"\n  [remote.modal]\n  url = \"{endpoint}\"\n  token_file = \"{}\"\n",
+        token_file.display()
+    )
 }
 
 fn how_to_send(endpoint: &str, token_file: &str) -> String {

@@ -82,7 +82,13 @@ fn resolve_paths(options: &mut Options, base: &Path) {
     let folders = options.output_dir.iter_mut().chain(&mut options.compute.cuda_libs);
     let serve = &mut options.serve;
     let tls = serve.tls_cert.iter_mut().chain(&mut serve.tls_key);
-    let key = telemetry.phoenix_api_key_file.iter_mut().chain(&mut serve.token_file).chain(tls);
+    let key = telemetry
+        .phoenix_api_key_file
+        .iter_mut()
+        .chain(&mut serve.token_file)
+        .chain(&mut serve.jobs_dir)
+        .chain(&mut serve.worker_token_file)
+        .chain(tls);
     let key = key.chain(&mut options.synthetic.synthetic_api_key_file);
     let review = options.review.approvals.iter_mut().chain(&mut options.review.people);
     let remote = options.remote.files_mut();

@@ -23,6 +23,15 @@ pub struct ServeOptions {
     /// Most that the store may take of the disk, with its log: `2GiB`. Then nothing more is taken in [default: no limit]
     #[arg(long, env = "TUNESMITH_STORE_QUOTA", value_name = "SIZE")]
     pub store_quota: Option<String>,
+    /// Folder of the jobs that `--worker` trains for other hosts [default: `jobs` beside the store]
+    #[arg(long, env = "TUNESMITH_JOBS_DIR", value_name = "DIR")]
+    pub jobs_dir: Option<PathBuf>,
+    /// File with the token of the hosts that send jobs [default: `worker.token` in the folder of jobs, made where it is not there]
+    #[arg(long, env = "TUNESMITH_WORKER_TOKEN_FILE", value_name = "FILE")]
+    pub worker_token_file: Option<PathBuf>,
+    /// Most that a job may bring, unpacked, its base model included [default: 32GiB]
+    #[arg(long, env = "TUNESMITH_MAX_BUNDLE", value_name = "SIZE")]
+    pub max_bundle: Option<String>,
     /// Longest request, compressed and not [default: 32MiB]
     #[arg(long, env = "TUNESMITH_MAX_BODY", value_name = "SIZE")]
     pub max_body: Option<String>,
@@ -55,6 +64,12 @@ pub struct ServeConfig {
     pub token_file: Option<PathBuf>,
     /// Bytes that a single user's store may take.
     pub store_quota: Option<u64>,
+    /// Where jobs of other hosts are kept; none means beside the store.
+    pub jobs_dir: Option<PathBuf>,
+    /// Where the token of those hosts is; none means in that folder.
+    pub worker_token_file: Option<PathBuf>,
+    /// Bytes that a job may bring.
+    pub max_bundle: u64,
     /// Bytes of a request, compressed and not.
     pub max_body: usize,
     /// Bytes of a span.
@@ -102,6 +117,9 @@ impl ServeConfig {
             listen: own.listen.clone().unwrap_or_else(|| "127.0.0.1:4318".to_owned()),
             token_file: own.token_file.clone(),
             store_quota: bytes("serve.store_quota", own.store_quota.as_deref())?,
+            jobs_dir: own.jobs_dir.clone(),
+            worker_token_file: own.worker_token_file.clone(),
+            max_bundle: bytes("serve.max_bundle", own.max_bundle.as_deref())?.unwrap_or(32 << 30),
             max_body: in_memory(max_body),
             max_span: in_memory(max_span),
             queue_memory: in_memory(queue_memory),
@@ -155,6 +173,9 @@ mod tests {
                 listen: "127.0.0.1:4318".to_owned(),
                 token_file: None,
                 store_quota: None,
+                jobs_dir: None,
+                worker_token_file: None,
+                max_bundle: 32 << 30,
                 max_body: 32 << 20,
                 max_span: 4 << 20,
                 queue_memory: 128 << 20,

@@ -48,6 +48,9 @@ pub enum ServerError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
 
+    #[error("cannot {what} the folder of jobs `{path}` ({source}): name another with `--jobs-dir`", path = path.display())]
+    Jobs { what: &'static str, path: PathBuf, source: std::io::Error },
+
     #[error("cannot serve ({0}): check how many files and threads the process may have")]
     Runtime(std::io::Error),
 }

@@ -25,6 +25,7 @@ mod tls;
 mod token;
 mod traces;
 mod web;
+mod worker;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -41,11 +42,13 @@ pub use analysis::{Question, RunConfigOf};
 pub use counters::Received;
 pub use error::ServerError;
 pub use token::{file_beside, read_or_make, review_file_beside, sha256 as token_sha256, write as write_token};
+pub use worker::WorkerAccess;
 
 use access::{Tenant, Tenants};
 use counters::Counters;
 use streams::Streams;
 use web::Web;
+use worker::Worker;
 
 use crate::config::ServeConfig;
 use crate::progress::Progress;
@@ -57,6 +60,7 @@ pub struct Server {
     encryption: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<()>>,
+    worker: Option<Arc<Worker>>,
 }
 
 /// What requests share.
@@ -124,7 +128,15 @@ impl Server {
             streams: Streams::new(config.max_connections),
             config,
         };
-        Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers })
+        Ok(Self { listener, address, encryption, shared: Arc::new(shared), writers, worker: None })
+    }
+
+    /// Serves jobs of other hosts, too.
+    ///
+    /// # Errors
+    /// [`ServerError::Jobs`].
+    pub fn with_worker(self, access: WorkerAccess) -> Result<Self, ServerError> {
+        Ok(Self { worker: Some(Worker::open(access)?), ..self })
     }
 
     /// Where it listens.
@@ -146,7 +158,7 @@ impl Server {
         progress: &Progress,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Received, ServerError> {
-        let Self { listener, encryption, shared, writers, .. } = self;
+        let Self { listener, encryption, shared, writers, worker, .. } = self;
         let (counters, stopping) = (Arc::clone(&shared.counters), shared.stopping);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
         let stage = progress.stage("serve", 0);
@@ -154,10 +166,17 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let limits = connections::Limits::of(&shared.config);
             let router = router(Arc::clone(&shared));
+            let router = match &worker {
+                Some(worker) => router.merge(worker::router(Arc::clone(worker))),
+                None => router,
+            };
             let stop = async {
                 stop.await;
                 // Or each would be waited for.
                 shared.streams.close();
+                if let Some(worker) = &worker {
+                    worker.stop();
+                }
             };
             let serving = connections::serve(listener, encryption, router, limits, stop);
             tokio::select! {
@@ -170,6 +189,9 @@ impl Server {
         stopping.store(true, Ordering::Relaxed);
         // The last that could send a writer something is gone with the connections: what they have is their last.
         drop((runtime, shared));
+        if let Some(worker) = worker {
+            worker.join();
+        }
         for writer in writers {
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }

@@ -50,6 +50,7 @@ use crate::device::{
 };
 use crate::formats::StoredTensor;
 use crate::plan::{DeviceSizes, MemoryPlan};
+use crate::ranks::{Collective, Group, Mpi};
 
 /// The device. Its results do not depend on the number of threads.
 pub struct Cpu {
@@ -98,6 +99,10 @@ impl Device for Cpu {
 
     fn check(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn join(&self, group: Group) -> Result<Box<dyn Collective<Self>>> {
+        Ok(Box::new(Mpi::new(group)?))
     }
 
     fn reserve(&self, _: &MemoryPlan) -> Result<()> {

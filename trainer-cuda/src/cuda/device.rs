@@ -13,6 +13,7 @@ use crate::device::{
 };
 use crate::formats::StoredTensor;
 use crate::plan::{DeviceSizes, MemoryPlan};
+use crate::ranks::{Collective, Group};
 use std::rc::Rc;
 
 impl Device for Cuda {
@@ -34,6 +35,10 @@ impl Device for Cuda {
 
     fn check(&self) -> Result<()> {
         self.failure.check()
+    }
+
+    fn join(&self, group: Group) -> Result<Box<dyn Collective<Self>>> {
+        self.join_by_nccl(group)
     }
 
     fn reserve(&self, plan: &MemoryPlan) -> Result<()> {

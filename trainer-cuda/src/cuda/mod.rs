@@ -19,6 +19,7 @@ mod linear;
 mod losses;
 mod low_rank;
 mod memory;
+mod nccl;
 mod norms;
 mod pool;
 mod products;

@@ -20,8 +20,9 @@ use crate::dropout::LoraDropout;
 use crate::formats::BaseModel;
 use crate::formats::peft::NamedTensor;
 use crate::loader::{Loader, Source, Training};
-use crate::optimizer::{Optimizer, StepScalars};
+use crate::optimizer::{Optimizer, Parts, StepScalars};
 use crate::plan::{MemoryPlan, PlanOptions};
+use crate::ranks::Share;
 use crate::{Result, adapter, rope};
 use network::Network;
 
@@ -197,10 +198,20 @@ impl<D: Device> Decoder<D> {
         }
     }
 
-    /// Starts optimiser step `step`, from 1. What dropout drops follows from it and from the number of the training
-    /// pass within the step.
-    pub fn begin_step(&mut self, step: usize) {
-        self.dropout.begin_step(step);
+    /// Starts this rank's share of optimiser step `step`, from 1. What dropout drops follows from both and from the
+    /// number of the training pass within the step.
+    pub fn begin_step(&mut self, step: usize, share: Share) {
+        self.dropout.begin_step(step, share);
+    }
+
+    /// Sets every gradient to zero, as the first pass of a step does: for a step that has none here.
+    pub fn zero_gradients(&mut self) {
+        self.network.optimizer.zero_gradients(&self.device, &mut self.network.trained);
+    }
+
+    /// The device, the tensors being trained, and what ends a step.
+    pub fn parts_mut(&mut self) -> Parts<'_, D> {
+        (&self.device, &mut self.network.trained, &mut self.network.optimizer)
     }
 
     /// Runs `score` with the adapter off: the model is its base.

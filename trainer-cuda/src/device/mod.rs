@@ -20,6 +20,7 @@ use crate::Result;
 use crate::config::{Precision, TripletConfig};
 use crate::formats::StoredTensor;
 use crate::plan::{DeviceSizes, MemoryPlan};
+use crate::ranks::{Collective, Group};
 
 /// The operations. `Cpu` computes in f32; a GPU keeps activations in bf16 and sums in f32.
 pub trait Device: Sized {
@@ -53,6 +54,14 @@ pub trait Device: Sized {
     /// # Errors
     /// [`TrainerError::Cuda`](crate::TrainerError::Cuda).
     fn check(&self) -> Result<()>;
+
+    /// Joins ranks that have met, so that their gradients can be added up. All of them wait for each other.
+    ///
+    /// # Errors
+    /// [`TrainerError::NoRankLibrary`](crate::TrainerError::NoRankLibrary);
+    /// [`TrainerError::RankLost`](crate::TrainerError::RankLost);
+    /// [`TrainerError::Collective`](crate::TrainerError::Collective).
+    fn join(&self, group: Group) -> Result<Box<dyn Collective<Self>>>;
 
     /// Takes the memory of all that `plan` lists, buffers and parameters: what is allocated and uploaded from here on.
     ///

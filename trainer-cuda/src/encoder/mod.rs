@@ -19,8 +19,9 @@ use crate::encoder::text_batch::{TextBatch, TextBudget};
 use crate::formats::peft::NamedTensor;
 use crate::formats::{Adapter, BaseModel};
 use crate::loader::{Loader, Source, Training};
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, Parts};
 use crate::plan::MemoryPlan;
+use crate::ranks::Share;
 use crate::rope::{self, Rope};
 use crate::{Result, adapter};
 use network::Network;
@@ -188,10 +189,20 @@ impl<D: Device> Encoder<D> {
         self.embeddings(batch)
     }
 
-    /// Starts optimiser step `step`, from 1. What dropout drops follows from it and from the number of the training
-    /// pass within the step.
-    pub fn begin_step(&mut self, step: usize) {
-        self.dropout.begin_step(step);
+    /// Starts this rank's share of optimiser step `step`, from 1. What dropout drops follows from both and from the
+    /// number of the training pass within the step.
+    pub fn begin_step(&mut self, step: usize, share: Share) {
+        self.dropout.begin_step(step, share);
+    }
+
+    /// Sets every gradient to zero, as the first pass of a step does: for a step that has none here.
+    pub fn zero_gradients(&mut self) {
+        self.network.optimizer.zero_gradients(&self.device, &mut self.network.trained);
+    }
+
+    /// The device, the tensors being trained, and what ends a step.
+    pub fn parts_mut(&mut self) -> Parts<'_, D> {
+        (&self.device, &mut self.network.trained, &mut self.network.optimizer)
     }
 
     /// A training pass: every adapter drops some of its inputs. Adds the gradient of the triplets' mean loss to every

@@ -13,7 +13,8 @@ use crate::config::TrainConfig;
 use crate::decoder::{Decoder, Loss};
 use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
-use crate::optimizer::{Optimizer, StepScalars};
+use crate::optimizer::{Optimizer, Parts, StepScalars};
+use crate::ranks::Share;
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -185,19 +186,28 @@ impl<D: Device> Method for Dpo<D> {
         self.decoder.optimizer_mut()
     }
 
+    fn parts_mut(&mut self) -> Parts<'_, D> {
+        self.decoder.parts_mut()
+    }
+
     fn run_step(
         &mut self,
         micro_batches: &[Vec<&PairExample>],
+        share: Share,
         step: usize,
         update: Option<StepScalars>,
     ) -> StepCounts {
         if self.first_loss == FirstLoss::Unknown {
             self.first_loss = if self.is_fresh() { FirstLoss::Ln2 } else { FirstLoss::Checked };
         }
-        self.decoder.begin_step(step);
+        self.decoder.begin_step(step, share);
         let (n_step, beta): (usize, _) = (micro_batches.iter().map(Vec::len).sum(), self.beta);
-        let parts = micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), PairExample::sequences));
+        let own = share.of(micro_batches);
+        let parts = own.into_iter().flat_map(|batch| groups(self.budget, batch, PairExample::sequences));
         let parts: Vec<_> = parts.collect();
+        if parts.is_empty() {
+            self.decoder.zero_gradients();
+        }
         let mut counts = StepCounts::default();
         for (index, group) in parts.iter().enumerate() {
             let forest = forest(group);

@@ -15,7 +15,8 @@ use crate::config::ModelConfig;
 use crate::decoder::{Decoder, Ends};
 use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
-use crate::optimizer::{Optimizer, StepScalars};
+use crate::optimizer::{Optimizer, Parts, StepScalars};
+use crate::ranks::Share;
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -44,14 +45,19 @@ pub trait Method {
     /// The device, and what ends a step.
     fn optimizer_mut(&mut self) -> (&Self::Device, &mut Optimizer<Self::Device>);
 
+    /// The device, the tensors being trained, and what ends a step.
+    fn parts_mut(&mut self) -> Parts<'_, Self::Device>;
+
     /// Sets every gradient to that of the step's mean loss, and adds that loss to the step's sums; then updates every
     /// tensor, where an update is given. Does not wait for the device: what it computes is read later.
     ///
-    /// `micro_batches` are the examples of one optimiser step. A part that exceeds the buffers is cut further, which
-    /// changes no result: the mean is over the whole step. `step` counts from 1.
+    /// `micro_batches` are the examples of one optimiser step, of which `share` is computed: over all ranks, gradients and
+    /// losses add up to those of the step. A part that exceeds the buffers is cut further, which changes no result: the
+    /// mean is over the whole step. `step` counts from 1.
     fn run_step(
         &mut self,
         micro_batches: &[Vec<&Self::Example>],
+        share: Share,
         step: usize,
         update: Option<StepScalars>,
     ) -> StepCounts;
@@ -78,7 +84,7 @@ pub trait Method {
     /// # Errors
     /// Those of [`Method::check_loss`] and of [`Device::check`].
     fn accumulate(&mut self, micro_batches: &[Vec<&Self::Example>], step: usize) -> Result<StepLoss> {
-        let counts = self.run_step(micro_batches, step, None);
+        let counts = self.run_step(micro_batches, Share::WHOLE, step, None);
         let (device, optimizer) = self.optimizer_mut();
         let sums = optimizer.take_sums(device);
         device.check()?;

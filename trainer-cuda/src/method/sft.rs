@@ -10,7 +10,8 @@ use crate::config::TrainConfig;
 use crate::decoder::{Decoder, Loss};
 use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
-use crate::optimizer::{Optimizer, StepScalars};
+use crate::optimizer::{Optimizer, Parts, StepScalars};
+use crate::ranks::Share;
 use sha2::Sha256;
 
 /// Supervised fine-tuning of a causal language model.
@@ -65,7 +66,14 @@ impl<D: Device> Sft<D> {
 
     /// Sets every gradient to that of the mean loss over `forests`, as [`Method::run_step`] does for examples.
     pub fn run_forests(&mut self, forests: &[Forest], update: Option<StepScalars>) {
-        let total_weight: f64 = forests.iter().map(Forest::total_weight).sum();
+        self.run_part(forests, forests.iter().map(Forest::total_weight).sum(), update);
+    }
+
+    /// The same for forests of a step whose labels are `total_weight` in all.
+    fn run_part(&mut self, forests: &[Forest], total_weight: f64, update: Option<StepScalars>) {
+        if forests.is_empty() {
+            self.decoder.zero_gradients();
+        }
         for (index, forest) in forests.iter().enumerate() {
             let share = |&weight: &f32| (-f64::from(weight) / total_weight) as f32;
             let d_logprob: Vec<f32> = forest.edge_weight.iter().map(share).collect();
@@ -99,16 +107,23 @@ impl<D: Device> Method for Sft<D> {
         self.decoder.optimizer_mut()
     }
 
+    fn parts_mut(&mut self) -> Parts<'_, D> {
+        self.decoder.parts_mut()
+    }
+
     fn run_step(
         &mut self,
         micro_batches: &[Vec<&TokenExample>],
+        share: Share,
         step: usize,
         update: Option<StepScalars>,
     ) -> StepCounts {
-        self.decoder.begin_step(step);
-        let parts = micro_batches.iter().flat_map(|batch| groups(self.budget, batch.clone(), |example| vec![example]));
+        self.decoder.begin_step(step, share);
+        let total_weight: usize = micro_batches.iter().flatten().map(|example| example.n_labels()).sum();
+        let own = share.of(micro_batches);
+        let parts = own.into_iter().flat_map(|batch| groups(self.budget, batch, |example| vec![example]));
         let forests: Vec<Forest> = parts.map(|examples| Forest::new(&examples)).collect();
-        self.run_forests(&forests, update);
+        self.run_part(&forests, total_weight as f64, update);
         let mut counts = StepCounts::default();
         for forest in &forests {
             counts.add(forest.n_tokens(), forest.n_tokens_flat, forest.total_weight() as usize);

@@ -11,7 +11,8 @@ use crate::encoder::text_batch::{TextBatch, TextBudget};
 use crate::encoder::{Encoder, TripletBatch};
 use crate::formats::BaseModel;
 use crate::loader::Training;
-use crate::optimizer::{Optimizer, StepScalars};
+use crate::optimizer::{Optimizer, Parts, StepScalars};
+use crate::ranks::Share;
 use sha2::{Digest, Sha256};
 
 /// Three texts as token ids, special tokens included.
@@ -104,15 +105,24 @@ impl<D: Device> Method for Triplets<D> {
         self.encoder.optimizer_mut()
     }
 
+    fn parts_mut(&mut self) -> Parts<'_, D> {
+        self.encoder.parts_mut()
+    }
+
     fn run_step(
         &mut self,
         micro_batches: &[Vec<&TripletExample>],
+        share: Share,
         step: usize,
         update: Option<StepScalars>,
     ) -> StepCounts {
-        self.encoder.begin_step(step);
+        self.encoder.begin_step(step, share);
         let (n_step, budget): (usize, _) = (micro_batches.iter().map(Vec::len).sum(), self.encoder.budget());
-        let parts: Vec<_> = micro_batches.iter().flat_map(|batch| groups(budget, batch)).collect();
+        let own = share.of(micro_batches);
+        let parts: Vec<_> = own.iter().flat_map(|batch| groups(budget, batch)).collect();
+        if parts.is_empty() {
+            self.encoder.zero_gradients();
+        }
         let mut counts = StepCounts::default();
         for (index, group) in parts.iter().enumerate() {
             let batch = batch_of(group);

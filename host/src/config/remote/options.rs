@@ -95,22 +95,29 @@ impl RemoteOptions {
     /// Every address that is set, with its key: what an operator grants a tenant one by one.
     pub fn addresses(&self) -> Vec<(&'static str, &str)> {
         let base = self.remote_base_model.as_deref().filter(|base| base.contains("://"));
-        let all = [("remote.artefacts", self.artefacts.as_deref()), ("remote.remote_base_model", base)];
+        let all = [
+            ("remote.artefacts", self.artefacts.as_deref()),
+            ("remote.remote_base_model", base),
+            ("remote.modal.url", self.modal.url.as_deref()),
+        ];
         all.into_iter().filter_map(|(key, url)| Some((key, url?))).collect()
     }
 
     /// Every file of this machine that is named, with its key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let all = [
-            ("remote.remote_program", self.remote_program.as_deref()),
-            ("remote.kubernetes.kubeconfig", self.kubernetes.kubeconfig.as_deref()),
+            ("remote.remote_program", &self.remote_program),
+            ("remote.kubernetes.kubeconfig", &self.kubernetes.kubeconfig),
+            ("remote.modal.token_file", &self.modal.token_file),
+            ("remote.modal.key_file", &self.modal.key_file),
         ];
-        all.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
+        all.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?))).collect()
     }
 
     /// The same files, to be resolved against the folder of the configuration.
-    pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        let worker = self.modal.token_file.iter_mut().chain(&mut self.modal.key_file);
-        self.remote_program.iter_mut().chain(&mut self.kubernetes.kubeconfig).chain(worker).collect()
+    pub(in crate::config) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Self { remote_program, kubernetes, modal, .. } = self;
+        let files = remote_program.iter_mut().chain(&mut kubernetes.kubeconfig);
+        files.chain(&mut modal.token_file).chain(&mut modal.key_file)
     }
 }

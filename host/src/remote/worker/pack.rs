@@ -7,9 +7,11 @@ use std::path::{Component, Path};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
 use tar::{Archive, Builder, EntryType, Header};
 
 use crate::job::{Bundle, JOB_FILE, PROGRAM};
+use crate::plugins::hex;
 
 /// From here on there are weights in it, which don't get smaller, and gzip takes 12 s a GB at its fastest.
 const INCOMPRESSIBLE: u64 = 64 << 20;
@@ -33,6 +35,20 @@ pub(crate) fn pack(folder: &Path, files: &[(String, u64)], into: File) -> io::Re
     file.flush()?;
     file.rewind()?;
     Ok(file)
+}
+
+/// SHA-256 of all that is left to read, in hexadecimal digits, and how many bytes that is.
+pub(crate) fn sha256(mut from: impl Read) -> io::Result<(String, u64)> {
+    let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok((hex(&hash.finalize()), length)),
+            n => {
+                hash.update(&buffer[..n]);
+                length += n as u64;
+            }
+        }
+    }
 }
 
 /// What of a bundle travels: all but the program, `job.json` first.

@@ -24,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use problem::Problem;
+pub(super) use problem::Problem;
 
 /// Where it is.
 pub(super) const ROOT: &str = "/api/v1";

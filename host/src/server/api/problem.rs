@@ -17,7 +17,7 @@ const MEDIA_TYPE: &str = "application/problem+json";
 
 /// Why a request is not served. Nothing of it is stored then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(super) struct Problem {
+pub(in crate::server) struct Problem {
     /// Names the kind of problem, for programs: `urn:tunesmith:problem:stale`
     #[serde(rename = "type", serialize_with = "urn")]
     #[schema(value_type = String)]
@@ -49,7 +49,12 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(in crate::server) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             kind,
             title,
@@ -63,8 +68,13 @@ impl Problem {
         }
     }
 
+    /// Which may be served a little later.
+    pub(in crate::server) fn after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
     /// A field of the body, or a parameter, is not what it has to be.
-    pub(super) fn malformed(field: &str, what: impl std::fmt::Display) -> Self {
+    pub(in crate::server) fn malformed(field: &str, what: impl std::fmt::Display) -> Self {
         let problem =
             Self::new(StatusCode::BAD_REQUEST, "malformed", "Malformed request", format!("`{field}`: {what}"));
         Self { field: Some(field.into()), ..problem }
