@@ -16,7 +16,7 @@ ip link set lo up
 # The API server does not tell others of a loopback address.
 ip address add 10.254.0.1/32 dev lo
 state=$(mktemp -d)
-trap 'rm -rf "$state"' EXIT
+trap 'rm -rf --one-file-system "$state"' EXIT
 "$python" "$here/cluster.py" "$bin" "$state" &
 until [[ -e $state/ready ]]; do kill -0 $!; sleep 0.1; done
 

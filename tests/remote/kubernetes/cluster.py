@@ -90,14 +90,14 @@ def main():
                         ("nobody.kubeconfig", "nobody-token"), ("wrong.kubeconfig", "no-such-token")):
         kubeconfig(name, token)
     start("etcd", f"--data-dir={STATE}/etcd", f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}",
-          "--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync")
+          "--listen-peer-urls=http://127.0.0.1:2380")
     start_api_server()
     api = Api(STATE)
     wait("the API server", lambda: api.call("GET", "/readyz") == "ok")
     operator = f"--kubeconfig={STATE}/operator.kubeconfig"
     start("kube-controller-manager", operator, f"--service-account-private-key-file={STATE}/accounts.key",
-          f"--root-ca-file={STATE}/ca.crt", "--leader-elect=false", "--feature-gates=TTLAfterFinished=true")
-    start("kube-scheduler", operator, "--leader-elect=false")
+          f"--root-ca-file={STATE}/ca.crt", "--leader-elect=false", "--feature-gates=TTLAfterFinished=true", f"--cert-dir={STATE}/certificates")
+    start("kube-scheduler", operator, "--leader-elect=false", f"--cert-dir={STATE}/certificates")
 
     apply(api, RBAC.read_text())
     store = STATE / "artefacts"

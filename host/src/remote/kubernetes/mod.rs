@@ -133,10 +133,10 @@ impl Kubernetes {
         patched.map(drop).or_else(error::gone).map_err(self.failed())
     }
 
-    /// The attempt that is there, if it is of the same bundle.
+    /// The attempt that is there, if it is of a bundle whose digest begins so: a name has the first digits of it.
     fn same(&self, id: &JobId, job: &Job, digest: &str) -> Result<JobHandle, RemoteError> {
         match state::annotation(job, DIGEST) {
-            Some(there) if there == digest => Ok(handle(id, job)),
+            Some(there) if there.starts_with(digest) => Ok(handle(id, job)),
             there => Err(RemoteError::Conflict {
                 engine: self.name.clone(),
                 id: id.clone(),
@@ -220,7 +220,8 @@ impl TrainingBackend for Kubernetes {
     }
 
     fn find(&self, id: &JobId) -> Result<Option<JobHandle>, RemoteError> {
-        Ok(self.job(id)?.map(|job| handle(id, &job)))
+        let digits = id.key.as_str().rsplit('-').next().unwrap_or_default();
+        self.job(id)?.map(|job| self.same(id, &job, digits)).transpose()
     }
 
     fn status(&self, handle: &JobHandle) -> Result<JobStatus, RemoteError> {
