@@ -221,6 +221,10 @@ impl HostError {
                 | TrainerError::EmptyDataset
                 | TrainerError::Encode { .. } => FailureKind::BadInput,
                 TrainerError::OutOfMemory { .. } => FailureKind::OutOfMemory,
+                TrainerError::RankEnvironment { .. }
+                | TrainerError::Rendezvous { .. }
+                | TrainerError::RankLost { .. }
+                | TrainerError::Collective { .. } => FailureKind::Rendezvous,
                 TrainerError::NoGpu { .. } | TrainerError::Cuda { .. } => FailureKind::Gpu,
                 _ => FailureKind::Trainer,
             },

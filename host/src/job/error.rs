@@ -103,6 +103,16 @@ pub enum JobError {
         /// This one.
         ours: u32,
     },
+    /// Not as many processes as the job is of.
+    #[error(
+        "the job is of {want} processes, and the environment says {is}; start as many, each with RANK, WORLD_SIZE={want},          LOCAL_RANK, MASTER_ADDR and MASTER_PORT"
+    )]
+    World {
+        /// Of the job.
+        want: u32,
+        /// Of the environment.
+        is: u32,
+    },
     /// It took longer than it may.
     #[error("the job has taken the {timeout_s} s that it may; raise `timeout`, or train less")]
     Timeout {
@@ -125,6 +135,7 @@ impl JobError {
             | Self::Record { .. }
             | Self::NoInput { .. }
             | Self::Superseded { .. } => FailureKind::BadInput,
+            Self::World { .. } => FailureKind::Rendezvous,
             Self::OtherBase { .. } | Self::OtherTokens { .. } | Self::NoBase { .. } => FailureKind::BaseModel,
             Self::Timeout { .. } => FailureKind::Timeout,
             Self::Stopped => FailureKind::Preempted,

@@ -1,5 +1,6 @@
 //! What a machine does with a bundle: `tunesmith train`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use trainer_cuda::ranks::Ranks;
 
 use super::mirror::Mirror;
 use super::{
-    ADAPTER_DIR, FAILURE_FILE, Failure, HEARTBEAT_FILE, Heartbeat, JobError, JobResult, METRICS_FILE, RESULT_FILE,
-    inputs, sha256_of,
+    ADAPTER_DIR, Bundle, CHECKPOINT_DIR, FAILURE_FILE, Failure, HEARTBEAT_FILE, Heartbeat, JobError, JobResult,
+    METRICS_FILE, RESULT_FILE, inputs, sha256_of,
 };
 use crate::artefacts::ArtefactStore;
 use crate::error::HostError;
@@ -44,11 +46,15 @@ impl Attempt {
     /// [`JobError::Failed`] for whatever ended the training, and [`HostError`] where its output can't be written.
     pub fn run(&self, stop: &'static AtomicBool, progress: &Progress) -> Result<JobResult, HostError> {
         fs::create_dir_all(&self.out).map_err(HostError::io("create", &self.out))?;
+        let ranks = Ranks::from_environment()?;
+        if let Some(ranks) = ranks.as_ref().filter(|ranks| ranks.rank() > 0) {
+            return self.help(ranks, stop, progress);
+        }
         let _lock = self.lock()?;
         let store = self.artefacts.as_deref().map(|url| ArtefactStore::open(url, true)).transpose();
         let store = store.map_err(JobError::from)?;
         let mirror = Mirror::new(&self.out, store, self.number);
-        match self.attempt(&mirror, stop, progress) {
+        match self.attempt(&mirror, ranks.as_ref(), stop, progress) {
             Ok(result) => Ok(result),
             Err(error) => {
                 let failure = error.as_job_failure();
@@ -62,10 +68,18 @@ impl Attempt {
         }
     }
 
-    fn attempt(&self, mirror: &Mirror, stop: &'static AtomicBool, progress: &Progress) -> Result<JobResult, HostError> {
+    /// What the first process of a job does, and the only one of most.
+    fn attempt(
+        &self,
+        mirror: &Mirror,
+        ranks: Option<&Ranks>,
+        stop: &'static AtomicBool,
+        progress: &Progress,
+    ) -> Result<JobResult, HostError> {
         let start = Instant::now();
         let bundle = inputs::bundle(&self.job, &self.out)?;
         bundle.verify()?;
+        check_world(&bundle, ranks)?;
         mirror.restore()?;
         let done: Option<JobResult> = read(&self.out.join(RESULT_FILE));
         if let Some(done) = done.filter(|done| done.digest == bundle.digest) {
@@ -97,7 +111,7 @@ impl Attempt {
                 }
             });
             let progress = progress.clone().stopped_by(stop);
-            let produced = pipeline::execute(&bundle.job, &bundle.folder, &base, &self.out, &progress);
+            let produced = pipeline::execute(&bundle.job, &bundle.folder, &base, &self.out, ranks, &progress);
             drop(ended);
             let _ = beats.join(); // a panic there is told there
             produced
@@ -122,8 +136,42 @@ impl Attempt {
         Ok(result)
     }
 
+    /// What every other process does: it computes its share, and writes nothing that anybody reads.
+    fn help(&self, ranks: &Ranks, stop: &'static AtomicBool, progress: &Progress) -> Result<JobResult, HostError> {
+        let own = self.out.join(format!(".rank-{}", ranks.rank()));
+        let helped = (|| {
+            let bundle = inputs::bundle(&self.job, &own)?;
+            bundle.verify()?;
+            check_world(&bundle, Some(ranks))?;
+            let checkpoint = own.join(CHECKPOINT_DIR);
+            let _ = fs::remove_dir_all(&checkpoint); // of an attempt before
+            fs::create_dir_all(&checkpoint).map_err(HostError::io("create", &checkpoint))?;
+            // The state that the first process goes on from; where a store has it, that is the one.
+            match &self.artefacts {
+                Some(url) => {
+                    let store = ArtefactStore::open(url, true).map_err(JobError::from)?.at(CHECKPOINT_DIR);
+                    for entry in store.list().map_err(JobError::from)? {
+                        store.get_file(&entry.path, &checkpoint.join(&entry.path)).map_err(JobError::from)?;
+                    }
+                }
+                None => copy_files(&self.out.join(CHECKPOINT_DIR), &checkpoint)?,
+            }
+            copy_files_if_there(&self.out.join(METRICS_FILE), &own.join(METRICS_FILE))?;
+            let base = inputs::base(&bundle, &own)?;
+            let progress = progress.clone().stopped_by(stop);
+            let produced = pipeline::execute(&bundle.job, &bundle.folder, &base, &own, Some(ranks), &progress)?;
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            Ok(JobResult { digest: bundle.digest, attempt: self.number, produced, files: BTreeMap::new(), version })
+        })();
+        let _ = fs::remove_dir_all(&own); // what is left of it is in the way of nobody
+        helped.map_err(|error: HostError| {
+            let error = if matches!(error, HostError::Interrupted) { JobError::Stopped.into() } else { error };
+            JobError::Failed { failure: error.as_job_failure() }.into()
+        })
+    }
+
     /// Of every file that another machine is to have.
-    fn digests(&self) -> Result<std::collections::BTreeMap<String, String>, HostError> {
+    fn digests(&self) -> Result<BTreeMap<String, String>, HostError> {
         let adapter = self.out.join(ADAPTER_DIR);
         let mut names = vec![METRICS_FILE.to_owned()];
         for entry in fs::read_dir(&adapter).map_err(HostError::io("list", &adapter))? {
@@ -143,6 +191,23 @@ impl Attempt {
             Err(fs::TryLockError::Error(_)) => Ok(None),
         }
     }
+}
+
+/// A job of two processes that is started as one would train something else.
+fn check_world(bundle: &Bundle, ranks: Option<&Ranks>) -> Result<(), JobError> {
+    let (want, is) = (bundle.job.world_size, ranks.map_or(1, |ranks| ranks.world_size() as u32));
+    if want == is { Ok(()) } else { Err(JobError::World { want, is }) }
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<(), HostError> {
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        copy_files_if_there(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+fn copy_files_if_there(from: &Path, to: &Path) -> Result<(), HostError> {
+    if from.is_file() { fs::copy(from, to).map(drop).map_err(HostError::io("copy", from)) } else { Ok(()) }
 }
 
 /// What is half written or not there is nothing.

@@ -7,7 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trainer_cuda::config::TrainConfig;
+use trainer_cuda::cuda;
 use trainer_cuda::formats::BaseModel;
+use trainer_cuda::ranks::{Ranks, Timeouts};
 
 use super::recipe::{DpoRecipe, Recipe, SftRecipe, TripletRecipe};
 use super::records::{self, RecordText};
@@ -119,15 +121,22 @@ fn method(method: TrainingMethod) -> JobMethod {
 }
 
 /// Does what `job` says with the records in `bundle` and the model at `base`, and writes into `out`: the adapter, the metrics and
-/// checkpoints.
+/// checkpoints. Of several `ranks`, the first has the adapter.
 ///
 /// # Errors
 /// [`HostError::Job`] where the bundle is not what it says, [`HostError`] otherwise.
-pub fn execute(job: &Job, bundle: &Path, base: &Path, out: &Path, progress: &Progress) -> Result<Produced, HostError> {
+pub fn execute(
+    job: &Job,
+    bundle: &Path,
+    base: &Path,
+    out: &Path,
+    ranks: Option<&Ranks>,
+    progress: &Progress,
+) -> Result<Produced, HostError> {
     match job.method {
-        JobMethod::Sft => execute_as::<SftRecipe>(job, bundle, base, out, progress),
-        JobMethod::Dpo => execute_as::<DpoRecipe>(job, bundle, base, out, progress),
-        JobMethod::Triplet => execute_as::<TripletRecipe>(job, bundle, base, out, progress),
+        JobMethod::Sft => execute_as::<SftRecipe>(job, bundle, base, out, ranks, progress),
+        JobMethod::Dpo => execute_as::<DpoRecipe>(job, bundle, base, out, ranks, progress),
+        JobMethod::Triplet => execute_as::<TripletRecipe>(job, bundle, base, out, ranks, progress),
     }
 }
 
@@ -136,6 +145,7 @@ fn execute_as<R: Recipe>(
     bundle: &Path,
     base: &Path,
     out: &Path,
+    ranks: Option<&Ranks>,
     progress: &Progress,
 ) -> Result<Produced, HostError> {
     let opened = BaseModel::open(base)?.named(Path::new(&job.base_model.name));
@@ -148,7 +158,12 @@ fn execute_as<R: Recipe>(
     let train = encode::<R>(&opened, train, job)?;
     let held_out = encode::<R>(&opened, held_out, job)?;
 
-    let (machine, precision) = Machine::open(&job.compute, job.memory_limit)?;
+    let compute = match ranks {
+        Some(ranks) => of_rank(&job.compute, ranks),
+        None => job.compute.clone(),
+    };
+    let (mut machine, precision) = Machine::open(&compute, job.memory_limit)?;
+    machine.group = ranks.map(|ranks| ranks.meet(Timeouts::default())).transpose()?;
     let training = TrainConfig { precision, ..job.training.clone() };
     let work = Work {
         base: &opened,
@@ -166,6 +181,15 @@ fn execute_as<R: Recipe>(
         fs::create_dir_all(folder).map_err(HostError::io("create", folder))?;
     }
     work.on::<R>(machine, &place, progress)
+}
+
+/// Each process of a machine has a GPU of its own.
+fn of_rank(compute: &ComputeConfig, ranks: &Ranks) -> ComputeConfig {
+    let device = match compute.device {
+        DeviceName::Cuda(_) => DeviceName::Cuda(ranks.gpu(cuda::report(&compute.cuda_options()).gpus.len())),
+        other => other,
+    };
+    ComputeConfig { device, ..compute.clone() }
 }
 
 fn read_records(bundle: &Path) -> Result<(Vec<TrainingRecord>, Vec<TrainingRecord>), HostError> {

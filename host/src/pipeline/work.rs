@@ -8,6 +8,7 @@ use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::Device;
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::Method;
+use trainer_cuda::ranks::Group;
 
 use super::recipe::Recipe;
 use super::workplace::Workplace;
@@ -42,6 +43,8 @@ pub(super) struct Machine {
     pub(super) choice: Option<String>,
     /// Whose memory the training takes, and what it must stay within.
     pub(super) memory: (Memory, Option<MemoryLimit>),
+    /// The other processes that train with this one, where there are any.
+    pub(super) group: Option<Group>,
 }
 
 impl Machine {
@@ -53,7 +56,7 @@ impl Machine {
         let (device, choice) = compute.open()?;
         let precision = compute.precision_on(&device)?;
         let memory = (device.memory(), device.memory_limit(memory_limit)?);
-        Ok((Self { device, choice, memory }, precision))
+        Ok((Self { device, choice, memory, group: None }, precision))
     }
 }
 
@@ -68,10 +71,10 @@ impl<E> Work<'_, E> {
         place: &Workplace,
         progress: &Progress,
     ) -> Result<Produced, HostError> {
-        let Machine { device, choice, memory } = machine;
+        let Machine { device, choice, memory, group } = machine;
         let produced = match device {
-            Opened::Cpu(cpu) => self.on_device::<R, Cpu>(cpu, memory, place, progress),
-            Opened::Cuda(cuda) => self.on_device::<R, _>(*cuda, memory, place, progress),
+            Opened::Cpu(cpu) => self.on_device::<R, Cpu>(cpu, group, memory, place, progress),
+            Opened::Cuda(cuda) => self.on_device::<R, _>(*cuda, group, memory, place, progress),
         };
         Ok(Produced { device_choice: choice, ..produced? })
     }
@@ -79,6 +82,7 @@ impl<E> Work<'_, E> {
     fn on_device<R: Recipe<Example = E>, D: Device>(
         &self,
         device: D,
+        group: Option<Group>,
         (memory, limit): (Memory, Option<MemoryLimit>),
         place: &Workplace,
         progress: &Progress,
@@ -88,12 +92,17 @@ impl<E> Work<'_, E> {
         let trained = train::what::<R>(self)?;
         fit::check::<R>(memory, limit, self.base, &trained, sets.0, sets.1)?;
         let mut trainer = train::load::<R, D>(device, &trained, self.base, sets, place)?;
+        if let Some(group) = group {
+            trainer = trainer.over(group)?;
+        }
         let base_scores = train::base_scores::<R, D>(&mut trainer, self.held_out, progress)?;
         let before_training = start.elapsed();
 
         let training = train::train::<R, D>(&mut trainer, self, place, progress)?;
         let adapter_scores = train::adapter_scores::<R, D>(&mut trainer, self.held_out, progress)?;
-        trainer.save(self.base, &place.adapter)?;
+        if trainer.share().rank() == 0 {
+            trainer.save(self.base, &place.adapter)?;
+        }
         Ok(Produced {
             lora: trained.use_lora,
             device: trainer.method().device().describe(),

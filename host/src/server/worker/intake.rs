@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Worker;
 use super::folder::{JobFolder, Name, Record};
 use super::process::Process;
-use crate::job::{DATASET_FILE, JOB_FILE, Job};
+use crate::job::{Bundle, JOB_FILE, Job};
 use crate::plugins::hex;
 use crate::remote::Resources;
 use crate::remote::worker::contract::{JobView, Stage, kind};
@@ -112,12 +112,9 @@ impl Worker {
             io::ErrorKind::InvalidData => bad_bundle(format!("the bundle can't be unpacked: {error}")),
             _ => disk(error),
         })?;
-        let job = job(place.path(), wanted)?;
-        let dataset = sha256_of(&place.path().join(DATASET_FILE))
-            .map_err(|error| bad_bundle(format!("the bundle has no `{DATASET_FILE}` ({error})")))?;
-        if dataset != job.dataset.sha256 {
-            return Err(bad_bundle(format!("`{DATASET_FILE}` is not the one that `{JOB_FILE}` names")));
-        }
+        job(place.path(), wanted)?;
+        let whole = Bundle::open(place.path()).and_then(|bundle| bundle.verify());
+        whole.map_err(|error| bad_bundle(format!("the bundle is not what `{JOB_FILE}` says: {error}")))?;
         Ok(place)
     }
 
