@@ -130,7 +130,8 @@ fn digests(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
 const OUT_OF_REACH: &str = "tenant `acme` may not";
 
 /// The commands that take a run's configuration, and each of its flags that takes a path, with what of `beta`'s it is tried with.
-const OF_RUNS: [&str; 6] = ["finetune", "extract", "analyze", "doctor", "plan", "plugins explain"];
+const OF_RUNS: [&str; 8] =
+    ["finetune", "extract", "analyze", "doctor", "plan", "gpus list", "gpus recommend", "plugins explain"];
 const PATHS_OF_RUNS: [(&str, &str); 10] = [
     ("--config", "tunesmith.toml"),
     ("--store", "telemetry.sqlite"),

@@ -7,6 +7,7 @@ mod drive;
 mod error;
 mod job_files;
 mod jobs;
+mod kubernetes;
 mod logs;
 mod persistent;
 mod ray;
@@ -41,6 +42,8 @@ pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteErr
         Provider::AzureMl => Ok(Box::new(azure_ml::AzureMl::new(config)?)),
         Provider::Sagemaker => Ok(Box::new(sagemaker::Sagemaker::new(config)?)),
         Provider::Ray | Provider::Slurm | Provider::Kubernetes => {
+        Provider::Kubernetes => Ok(Box::new(kubernetes::Kubernetes::new(config)?)),
+        Provider::Ray | Provider::Slurm | Provider::Sagemaker | Provider::AzureMl => {
             Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
         }
     }

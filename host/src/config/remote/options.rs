@@ -115,6 +115,7 @@ impl RemoteOptions {
         let all = [
             ("remote.remote_program", &self.remote_program),
             ("remote.ray.token_file", &self.ray.token_file),
+            ("remote.kubernetes.kubeconfig", &self.kubernetes.kubeconfig),
             ("remote.modal.token_file", &self.modal.token_file),
             ("remote.modal.key_file", &self.modal.key_file),
         ];
@@ -125,6 +126,8 @@ impl RemoteOptions {
     pub(in crate::config) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let Self { remote_program, ray, modal, .. } = self;
         let files = remote_program.iter_mut().chain(&mut ray.token_file);
+        let Self { remote_program, kubernetes, modal, .. } = self;
+        let files = remote_program.iter_mut().chain(&mut kubernetes.kubeconfig);
         files.chain(&mut modal.token_file).chain(&mut modal.key_file)
     }
 }
