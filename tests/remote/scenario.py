@@ -22,7 +22,7 @@ import time
 QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json"]
 # Long enough to be met in the middle, short enough to be waited for.
-SHORT, LONG = 2, 40
+SHORT, LONG = 2, 16
 
 
 class Scenario:

@@ -11,8 +11,8 @@ mod kubernetes;
 mod logs;
 mod persistent;
 mod ray;
-mod slurm;
 pub mod sagemaker;
+mod slurm;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -34,17 +34,12 @@ use crate::config::{Provider, RemoteConfig};
 /// # Errors
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
-    match config.provider {
-        Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
-        Provider::Ray => Ok(Box::new(ray::Ray::new(config)?)),
-        Provider::Slurm => Ok(Box::new(slurm::Slurm::new(config)?)),
-        Provider::Kubernetes | Provider::Sagemaker | Provider::AzureMl => {
-        Provider::AzureMl => Ok(Box::new(azure_ml::AzureMl::new(config)?)),
-        Provider::Sagemaker => Ok(Box::new(sagemaker::Sagemaker::new(config)?)),
-        Provider::Ray | Provider::Slurm | Provider::Kubernetes => {
-        Provider::Kubernetes => Ok(Box::new(kubernetes::Kubernetes::new(config)?)),
-        Provider::Ray | Provider::Slurm | Provider::Sagemaker | Provider::AzureMl => {
-            Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
-        }
-    }
+    Ok(match config.provider {
+        Provider::Ray => Box::new(ray::Ray::new(config)?),
+        Provider::Slurm => Box::new(slurm::Slurm::new(config)?),
+        Provider::Kubernetes => Box::new(kubernetes::Kubernetes::new(config)?),
+        Provider::Sagemaker => Box::new(sagemaker::Sagemaker::new(config)?),
+        Provider::AzureMl => Box::new(azure_ml::AzureMl::new(config)?),
+        Provider::Modal => Box::new(worker::Worker::new(config)?),
+    })
 }

@@ -124,10 +124,8 @@ impl RemoteOptions {
 
     /// The same files, to be resolved against the folder of the configuration.
     pub(in crate::config) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { remote_program, ray, modal, .. } = self;
-        let files = remote_program.iter_mut().chain(&mut ray.token_file);
-        let Self { remote_program, kubernetes, modal, .. } = self;
-        let files = remote_program.iter_mut().chain(&mut kubernetes.kubeconfig);
+        let Self { remote_program, ray, kubernetes, modal, .. } = self;
+        let files = remote_program.iter_mut().chain(&mut ray.token_file).chain(&mut kubernetes.kubeconfig);
         files.chain(&mut modal.token_file).chain(&mut modal.key_file)
     }
 }
