@@ -9,9 +9,9 @@ use crate::compute::ComputeConfig;
 use crate::config::{ComputeOptions, LoraFallback};
 use crate::job::{BaseSource, Bundle, DatasetSource, FORMAT, Job, JobKey, JobMethod};
 
-/// Of tenant `acme`: its digest is told, and no file of it is there.
-pub(super) fn bundle(digest: &str) -> Bundle {
-    let job = Job {
+/// Of tenant `acme`.
+pub(super) fn job() -> Job {
+    Job {
         format: FORMAT,
         tenant_id: "acme".to_owned(),
         name: "sft_routing".to_owned(),
@@ -28,7 +28,12 @@ pub(super) fn bundle(digest: &str) -> Bundle {
         files: BTreeMap::new(),
         program_sha256: String::new(),
         world_size: 1,
-    };
+    }
+}
+
+/// Its digest is told, and no file of it is there.
+pub(super) fn bundle(digest: &str) -> Bundle {
+    let job = job();
     let key = JobKey::new("acme", digest);
     Bundle { key, digest: digest.to_owned(), job, folder: "bundle".into(), files: Vec::new() }
 }

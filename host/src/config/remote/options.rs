@@ -27,6 +27,12 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Whether its settings are addresses and a tenant's own keys, and nothing that acts as this machine's user: Slurm's are programs,
+    /// a kubeconfig names some, and the clouds' accounts are the machine's.
+    pub fn keeps_tenants_apart(self) -> bool {
+        matches!(self, Self::Ray | Self::Modal)
+    }
+
     /// As in the configuration.
     pub fn name(self) -> &'static str {
         match self {

@@ -348,3 +348,6 @@ fn end(attempt: Option<&mut AttemptRecord>, failure: Option<Failure>) {
         attempt.failure = failure;
     }
 }
+
+#[cfg(test)]
+mod tests;
