@@ -24,6 +24,8 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream);
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream);
 int cuLaunchHostFunc(void* stream, void (*function)(void*), void* argument);
 int cuCtxGetCurrent(void** context);
+int cuMemHostAlloc(void** to, size_t bytes, unsigned flags);
+int cuMemFreeHost(void* memory);
 }
 
 namespace {
@@ -80,9 +82,23 @@ struct Communicator {
     std::atomic<int> state{IN_PROGRESS};
     std::thread joining;
     int place = 0;  // sums so far
+    // Values on the host, one behind the other in each group. Pinned: what is pageable would be read when the copy is asked for.
+    std::vector<char*> pinned;
+    std::vector<size_t> pinned_bytes;
+
+    char* values(size_t index, size_t bytes) {
+        if (index >= pinned.size()) pinned.resize(index + 1), pinned_bytes.resize(index + 1);
+        if (pinned_bytes[index] < bytes) {
+            cuMemFreeHost(pinned[index]);
+            if (cuMemHostAlloc((void**)&pinned[index], bytes, 0) != 0) return nullptr;
+            pinned_bytes[index] = bytes;
+        }
+        return pinned[index];
+    }
 
     ~Communicator() {
         if (joining.joinable()) joining.join();
+        for (char* memory : pinned) cuMemFreeHost(memory);
         for (int socket : sockets) close(socket);
     }
 
@@ -96,27 +112,29 @@ struct Communicator {
 struct Sum {
     Communicator* communicator;
     Header header;
-    std::vector<char> values;
+    char* values;
+    size_t bytes;
 
     template <class T>
     void add(const std::vector<char>& theirs) {
-        auto own = (T*)values.data();
+        auto own = (T*)values;
         auto other = (const T*)theirs.data();
         for (size_t i = 0; i < header.count; i++) own[i] += other[i];
     }
 
     void exchange() {
-        auto& [rank, n_ranks, sockets, state, joining, place] = *communicator;
-        if (state != SUCCESS) return;
+        const int rank = communicator->rank;
+        const auto& sockets = communicator->sockets;
+        if (communicator->state != SUCCESS) return;
         if (rank > 0) {
             Header theirs;
             const bool done = send_all(sockets[0], &header, sizeof header) &&
-                              send_all(sockets[0], values.data(), values.size()) &&
+                              send_all(sockets[0], values, bytes) &&
                               receive_all(sockets[0], &theirs, sizeof theirs) &&
-                              receive_all(sockets[0], values.data(), values.size());
+                              receive_all(sockets[0], values, bytes);
             return done ? void() : communicator->break_off(REMOTE_ERROR);
         }
-        std::vector<char> theirs(values.size());
+        std::vector<char> theirs(bytes);
         for (int socket : sockets) {
             Header other;
             if (!receive_all(socket, &other, sizeof other)) return communicator->break_off(REMOTE_ERROR);
@@ -125,7 +143,7 @@ struct Sum {
             header.type == FLOAT64 ? add<double>(theirs) : add<float>(theirs);
         }
         for (int socket : sockets)
-            if (!send_all(socket, &header, sizeof header) || !send_all(socket, values.data(), values.size()))
+            if (!send_all(socket, &header, sizeof header) || !send_all(socket, values, bytes))
                 return communicator->break_off(REMOTE_ERROR);
     }
 };
@@ -197,7 +215,7 @@ NCCL_API int ncclCommInitRankConfig(Communicator** to, int n_ranks, UniqueId id,
     if (rank < 0 || rank >= n_ranks) return fail(INVALID_ARGUMENT, "no such rank");
     uint16_t port;
     memcpy(&port, id.bytes, sizeof port);
-    auto communicator = new Communicator{rank, n_ranks, {}, {}, {}, 0};
+    auto communicator = new Communicator{rank, n_ranks, {}, {}, {}, 0, {}, {}};
     communicator->state = IN_PROGRESS;
     communicator->joining = std::thread([communicator, port] { join(*communicator, ntohs(port)); });
     *to = communicator;
@@ -221,10 +239,10 @@ NCCL_API int ncclAllReduce(const void* from, void* to, size_t count, int type, i
     if (operation != 0) return fail(INVALID_ARGUMENT, "only sums are known");
     if (type != FLOAT32 && type != FLOAT64) return fail(INVALID_ARGUMENT, "only float and double are known");
     if ((uintptr_t)stream <= 2) return fail(INVALID_ARGUMENT, "a sum on the default stream");
-    auto sum = std::make_unique<Sum>();
-    sum->communicator = communicator;
-    sum->header = {count, type, communicator->place++};
-    sum->values.resize(count * (type == FLOAT64 ? 8 : 4));
+    const size_t bytes = count * (type == FLOAT64 ? 8 : 4);
+    char* values = communicator->values(group.size(), bytes);
+    if (!values) return fail(SYSTEM_ERROR, "no pinned memory");
+    auto sum = std::make_unique<Sum>(Sum{communicator, {count, type, communicator->place++}, values, bytes});
     group.push_back({std::move(sum), (uint64_t)from, (uint64_t)to, stream});
     return SUCCESS;
 }
@@ -233,12 +251,12 @@ NCCL_API int ncclGroupEnd() {
     in_group = false;
     for (Asked& asked : group) {
         Sum* sum = asked.sum.release();  // forgotten by the last of the stream's operations on it
-        const size_t bytes = sum->values.size();
+        const size_t bytes = sum->bytes;
         const auto exchange = [](void* sum) { ((Sum*)sum)->exchange(); };
         const auto forget = [](void* sum) { delete (Sum*)sum; };
-        if (cuMemcpyDtoHAsync_v2(sum->values.data(), asked.from, bytes, asked.stream) != 0 ||
+        if (cuMemcpyDtoHAsync_v2(sum->values, asked.from, bytes, asked.stream) != 0 ||
             cuLaunchHostFunc(asked.stream, exchange, sum) != 0 ||
-            cuMemcpyHtoDAsync_v2(asked.to, sum->values.data(), bytes, asked.stream) != 0 ||
+            cuMemcpyHtoDAsync_v2(asked.to, sum->values, bytes, asked.stream) != 0 ||
             cuLaunchHostFunc(asked.stream, forget, sum) != 0)
             return fail(INVALID_ARGUMENT, "the driver refused a copy");
     }

@@ -1,25 +1,26 @@
 //! Training on more than one rank: every rank has the data and the frozen model, computes its [`Share`] of each optimiser
 //! step, and updates with the sum of all ranks' gradients.
 //!
-//! [`Ranks`] is what the launcher says, [`Group`] are ranks that have met, a [`Collective`] adds up over them: `mpi.rs` on the
-//! CPU, `cuda/nccl.rs` on GPUs. The loss is normalised over the whole step, so that a sum is all that is needed.
+//! [`Ranks`] is what the launcher says, [`Group`] are ranks that have met, a [`Collective`] adds up over them: `cpu/mpi.rs` or
+//! `cuda/nccl.rs`. The loss is normalised over the whole step, so that a sum is all that is needed.
 
 mod control;
 mod environment;
 mod evaluation;
 mod frame;
+mod launch;
 mod link;
-mod mpi;
-mod mpi_library;
 mod pmi;
 mod rendezvous;
 mod share;
+#[cfg(test)]
+mod tests;
 
 pub use share::Share;
 
 pub(crate) use evaluation::sum_evaluation;
+pub(crate) use launch::Processes;
 pub(crate) use link::Link;
-pub(crate) use mpi::Mpi;
 
 use crate::device::{Device, StepState, Trainable};
 use crate::{Result, TrainerError};

@@ -2,7 +2,7 @@
 
 use crate::libraries;
 use crate::processes::{FOLDER, runs, start};
-use crate::run::{self, METHODS, Ranked, Run, TOLERANCE, Which, assert_same, furthest};
+use crate::run::{self, METHODS, Ranked, Run, TOLERANCE, Which, assert_near, furthest};
 use std::env::var_os;
 use std::fs;
 use std::path::PathBuf;
@@ -22,6 +22,10 @@ use trainer_cuda::trainer::{Event, Trainer};
 fn config() -> TrainConfig {
     TrainConfig { batch_size: 1, gradient_accumulation_steps: 8, ..run::config() }
 }
+
+/// On a real GPU, by how much losses and weights may be off: where a weight rounds to bf16 the other way it is another one
+/// by 2^-8 from then on. An H100's losses of DPO are off by 3e-4 after eight steps.
+const TOLERANCE_OF_BF16: f64 = 1e-3;
 
 /// A GPU, as the only rank or as one of several.
 struct Gpu {
@@ -96,12 +100,13 @@ fn two_gpus_train_as_one_by_every_method() {
     let runs: Vec<Vec<Run>> =
         runs(start("gpus::two_gpus_train_as_one_by_every_method", folder.path(), 2), folder.path());
     assert_eq!(runs[0], runs[1], "a rank has something of its own");
+    let tolerance = if libraries::folder("memory").is_some() { TOLERANCE } else { TOLERANCE_OF_BF16 };
     for (run, which) in runs[0].iter().zip(METHODS) {
         let alone = Gpu::alone().run(which, &config()).unwrap();
-        assert_same(run, &alone, &format!("{which:?} on two GPUs"));
+        assert_near(run, &alone, &format!("{which:?} on two GPUs"), tolerance);
         // What would be left out, or counted twice, is seen at this tolerance.
         let other = Gpu::alone().run(which, &TrainConfig { seed: 1, ..config() }).unwrap();
-        assert!(furthest(&other, &alone) > 10.0 * TOLERANCE);
+        assert!(furthest(&other, &alone) > 10.0 * tolerance);
     }
 }
 

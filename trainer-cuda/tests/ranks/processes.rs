@@ -209,42 +209,45 @@ fn one_process_goes_on_where_two_were_stopped() {
     assert_same(&rest, &Alone(None).run(Which::Sft, &config()).unwrap(), "gone on with");
 }
 
-/// Kills `dying` of two ranks in the middle of the run.
-fn ends_the_other(test: &str, dying: usize) {
+/// Kills rank `dying` in the middle of the run.
+fn ends_the_others(test: &str, world_size: usize, dying: usize) {
     if let Some(process) = Process::this() {
         return Process { dies: Some((dying, 3)), ..process }.work(Which::Sft);
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut started = start(test, folder.path(), 2);
+    let mut started = start(test, folder.path(), world_size);
     let deadline = Instant::now() + Duration::from_secs(60);
     while !folder.path().join("dying").exists() {
         assert!(Instant::now() < deadline, "the run did not come to its third step");
         thread::sleep(Duration::from_millis(10));
     }
-    thread::sleep(Duration::from_millis(200)); // the other one waits for it by now
+    thread::sleep(Duration::from_millis(200)); // the others wait for it by now
     let killed = Instant::now();
     started.0[dying].kill().unwrap();
-    let (code, text) = started.wait(Duration::from_secs(10)).swap_remove(1 - dying);
-    println!("the other ended after {:?}", killed.elapsed());
-    assert_eq!(code, Some(3), "{text}");
-    let expected = format!(
-        "error of rank {}: rank {dying} of 2 was lost: its process ended or can't be reached; see its own error, and start \
-         all ranks again: they go on from the last checkpoint\n",
-        1 - dying
-    );
-    assert_eq!(text, expected);
+    for (rank, (code, text)) in started.wait(Duration::from_secs(10)).into_iter().enumerate() {
+        if rank == dying {
+            continue;
+        }
+        assert_eq!(code, Some(3), "{text}");
+        let expected = format!(
+            "error of rank {rank}: rank {dying} of {world_size} was lost: its process ended or can't be reached; see its own \
+             error, and start all ranks again: they go on from the last checkpoint\n"
+        );
+        assert_eq!(text, expected);
+    }
+    println!("the others ended after {:?}", killed.elapsed());
 }
 
 #[test]
 #[ignore = "needs an MPI library: apt install libmpich12"]
-fn the_death_of_rank_1_ends_rank_0_with_an_error() {
-    ends_the_other("processes::the_death_of_rank_1_ends_rank_0_with_an_error", 1);
+fn the_death_of_a_rank_ends_the_others_with_an_error() {
+    ends_the_others("processes::the_death_of_a_rank_ends_the_others_with_an_error", 3, 2);
 }
 
 #[test]
 #[ignore = "needs an MPI library: apt install libmpich12"]
-fn the_death_of_rank_0_ends_rank_1_with_an_error() {
-    ends_the_other("processes::the_death_of_rank_0_ends_rank_1_with_an_error", 0);
+fn the_death_of_rank_0_ends_the_other_with_an_error() {
+    ends_the_others("processes::the_death_of_rank_0_ends_the_other_with_an_error", 2, 0);
 }
 
 #[test]

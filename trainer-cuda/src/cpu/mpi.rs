@@ -1,17 +1,13 @@
 //! Sums over the ranks of a run on the CPU, by MPI.
 
-use super::frame::Purpose;
+use super::Cpu;
 use super::mpi_library::{MpiLibrary, Request};
-use super::{Collective, Group, Link, Met, Share, Waiting, pmi};
-use crate::cpu::Cpu;
 use crate::device::{Device, SUMS, StepState, Trainable};
+use crate::ranks::{Collective, Group, Link, Processes, Share, Waiting};
 use crate::{Result, TrainerError};
 use std::mem::ManuallyDrop;
-use std::net::TcpStream;
-use std::os::fd::{IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
 
 /// Gradients that are added up at a time: 4 MiB, which the time of a message no longer counts beside.
 const CHUNK: usize = 1 << 20;
@@ -21,7 +17,7 @@ const EAGER: Duration = Duration::from_millis(2);
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// The ranks, joined by MPI.
-pub(crate) struct Mpi {
+pub(super) struct Mpi {
     library: MpiLibrary,
     share: Share,
     timeout: Duration,
@@ -40,24 +36,9 @@ impl Mpi {
     ///
     /// # Errors
     /// [`TrainerError::NoRankLibrary`]; [`TrainerError::Rendezvous`]; [`TrainerError::Collective`].
-    pub(crate) fn new(group: Group) -> Result<Self> {
+    pub(super) fn new(group: Group) -> Result<Self> {
         let library = MpiLibrary::open()?;
-        let Group { share, joins_mpi, timeouts, met } = group;
-        let link = match met {
-            Some(Met { place, listener, control }) => {
-                let link = Link::new(share, control, timeouts.step);
-                link.agree_on_device(Cpu::KIND)?;
-                if !joins_mpi {
-                    let end = match listener {
-                        Some(listener) => serve(place.gather(&listener, Purpose::Pmi)?)?,
-                        None => OwnedFd::from(place.come(Purpose::Pmi)?),
-                    };
-                    launched_as(share, end);
-                }
-                Some(link)
-            }
-            None => None,
-        };
+        let Processes { share, timeout, link, finalizes } = group.into_processes(Cpu::KIND)?;
         library.init()?;
         let world = library.world()?;
         if world != (share.rank(), share.world_size()) {
@@ -73,7 +54,7 @@ impl Mpi {
             });
         }
         let chunk = ManuallyDrop::new(vec![0.0; CHUNK]);
-        Ok(Self { library, share, timeout: timeouts.step, link, finalizes: joins_mpi, chunk, failed: false })
+        Ok(Self { library, share, timeout, link, finalizes, chunk, failed: false })
     }
 
     /// Adds up the first `n` values of the chunk.
@@ -182,32 +163,6 @@ impl Drop for Mpi {
         }
         // SAFETY: no sum is under way, and nothing of this is used after it.
         unsafe { ManuallyDrop::drop(&mut self.chunk) };
-    }
-}
-
-/// At rank 0: answers all ranks' questions about each other, its own among them. Gives its own end.
-fn serve(others: Vec<TcpStream>) -> Result<OwnedFd> {
-    let started = UnixStream::pair().and_then(|(own, server)| {
-        let ends = std::iter::once(OwnedFd::from(server)).chain(others.into_iter().map(OwnedFd::from));
-        pmi::serve(ends.map(fs::File::from).collect())?;
-        Ok(OwnedFd::from(own))
-    });
-    started.map_err(|error: io::Error| TrainerError::Collective {
-        operation: "connecting the ranks' MPI".to_owned(),
-        message: error.to_string(),
-    })
-}
-
-/// Says to MPI what a launcher of its own would have said.
-fn launched_as(share: Share, end: OwnedFd) {
-    let variables = [
-        ("PMI_FD", end.into_raw_fd().to_string()), // MPI closes it
-        ("PMI_RANK", share.rank().to_string()),
-        ("PMI_SIZE", share.world_size().to_string()),
-    ];
-    for (name, value) in variables {
-        // SAFETY: once in a process, before it trains: its other threads wait in Rust for messages, and read no variable.
-        unsafe { std::env::set_var(name, value) };
     }
 }
 
