@@ -1,4 +1,6 @@
 """What the checks of single engines share: the scenario's set-up, and one training that is repeated under other circumstances."""
+import array
+import json
 import os
 import pathlib
 import shutil
@@ -9,6 +11,19 @@ import types
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import scenario  # noqa: E402
+
+
+def tensors(path):
+    """The tensors of a safetensors file, all of them f32."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    for name, tensor in sorted(header.items()):
+        if tensor["dtype"] != "F32":
+            sys.exit(f"{path}: {name} is {tensor['dtype']}")
+        begin, end = tensor["data_offsets"]
+        yield name, array.array("f", data[start + begin:start + end])
 
 
 class EngineCheck(scenario.Scenario):
@@ -40,6 +55,21 @@ class EngineCheck(scenario.Scenario):
             print(done.returncode, done.stderr, file=sys.stderr)
         self.check(f"{what}: nothing is left at the engine", not self.active())
 
+    def nearly_the_same(self, what, ours, theirs, tolerance):
+        """Weights of a training that several processes shared differ by the order of their sums."""
+        ours, theirs = (dict(tensors(pathlib.Path(report["adapter_path"]) / "adapter_model.safetensors")) for report in (ours, theirs))
+        furthest = max(abs(a - b) for name in theirs for a, b in zip(ours[name], theirs[name], strict=True))
+        self.check(f"{what}: no weight is further than {furthest:.1e} from the local run's", furthest <= tolerance)
+
+    def two_ranks(self, local, fragment):
+        """One training on two machines."""
+        self.forget()
+        self.remote(fragment)
+        report, took_s = self.finetune(2)
+        print(f"      two machines took {took_s:.1f} s")
+        self.nearly_the_same("two machines", report, local, 1e-5)
+        self.remote(self.default)
+
     def key(self):
         return self.wait("a job", lambda: next((job["key"] for job in self.jobs() if job["state"]["is"] == "open"), None))
 
@@ -47,7 +77,7 @@ class EngineCheck(scenario.Scenario):
         out, _ = running.communicate(timeout=seconds)
         if running.returncode != 0:
             sys.exit(self.log())
-        return scenario.json.loads(out)
+        return json.loads(out)
 
     def end(self, started):
         shutil.rmtree(self.work, ignore_errors=True)

@@ -135,6 +135,7 @@ def main():
     refusals(check)
     short, _ = check.finetune(2, remote=False)
     cancelled_before_it_began(check, short)
+    check.two_ranks(short, fragment(remote="nodes = 2\n"))
     long, _ = check.finetune(EPOCHS, remote=False)
     node_lost(check, long)
     head_restarts(check, long)

@@ -20,7 +20,7 @@ def slurm(*words):
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def fragment(table="", remote=""):
+def fragment(table='partition = "both"\n', remote=""):
     return f'{SHARED}{remote}[remote.slurm]\n{table}'
 
 
@@ -170,6 +170,7 @@ def main():
     lost_answer(check, short)
     forgotten(check, short)
     by_ssh(check, short)
+    check.two_ranks(short, fragment(remote="nodes = 2\n"))
     long, _ = check.finetune(EPOCHS, remote=False)
     controller_restarts(check, long)
     node_lost(check, long)

@@ -63,9 +63,10 @@ def main():
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
 
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     ray.init(address="auto", log_to_driver=True)
+    stopped = threading.Event()
+    # Ray has set one of its own by now, which would end this at once.
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
 
     machine = {"CPU": args.cpus, "memory": args.memory}
     if args.gpus:

@@ -166,7 +166,8 @@ impl TrainingBackend for Ray {
         // Its version is everybody's to know, its jobs are not.
         self.api.job("tunesmith-probe")?;
         let notes = self.api.resources();
-        let kind = |note: &String| Some(note.strip_prefix("accelerator_type:")?.split(':').next()?.to_owned());
+        // As it spells `accelerator_type:A10G` there.
+        let kind = |note: &String| Some(note.strip_prefix("acceleratorType:")?.split(':').next()?.to_owned());
         let gpus = notes.iter().filter_map(kind).collect();
         Ok(Capabilities { version: Some(version), gpus, notes })
     }
