@@ -23,14 +23,15 @@ class Host:
         """Of a host of its own: another `name` is another folder of jobs, and other jobs."""
         folder = self.work / name
         folder.mkdir(exist_ok=True)
-        seed = sum(name.encode())
+        learning_rate = 1e-3 + sum(name.encode()) * 1e-7  # another job
         config = folder / "tunesmith.toml"
         config.write_text("\n".join([
             'project = "quickstart"', 'agent_type = "routing"', f'base_model = "{self.base}"', f'output_dir = "{folder}/out"',
-            "batch_size = 8", f"epochs = {epochs}", 'backend = "remote"', f'backend_provider = "{self.provider}"',
+            "batch_size = 8", f"epochs = {epochs}",
+            f"learning_rate = {learning_rate:.7f}", 'backend = "remote"', f'backend_provider = "{self.provider}"',
             'gpu = "none"', "cpu = 1", "memory = 512", "timeout = 300", "", "[telemetry]",
             f'store = "{self.work}/telemetry.sqlite"', f'import = ["{self.work}/telemetry.jsonl"]', "", "[training]",
-            f"seed = {seed}", "checkpoint_steps = 5", "", "[compute]", 'device = "cpu"', "threads = 1", "", fragment]))
+            "checkpoint_steps = 5", "", "[compute]", 'device = "cpu"', "threads = 1", "", fragment]))
         return [self.binary, *(words or ["finetune"]), "--config", str(config), "--json"]
 
     def run(self, name, fragment, *words, epochs=1, environment=None):

@@ -73,7 +73,4 @@ pub struct SagemakerEntrypointArgs {
     /// What SageMaker gives its images: `train`
     #[arg(value_parser = ["train"], default_value = "train")]
     pub role: String,
-    /// The folder that SageMaker shares with its containers
-    #[arg(long, value_name = "DIR", default_value = "/opt/ml")]
-    pub root: PathBuf,
 }

@@ -21,11 +21,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Answer, interrupt};
-use crate::cli::SagemakerEntrypointArgs;
 use crate::error::HostError;
 use crate::job::{ADAPTER_DIR, FAILURE_FILE, Failure, FailureKind, JOB_FILE, METRICS_FILE, PROGRAM, RESULT_FILE};
 use crate::remote::sagemaker::CHANNEL;
 
+/// Nobody chooses it: a program is run from there.
+const ROOT: &str = "/opt/ml";
 /// What SageMaker reads of a failure.
 const FAILURE_CHARACTERS: usize = 1024;
 /// Where the ranks meet, on the first machine.
@@ -33,9 +34,9 @@ const PORT: &str = "29500";
 /// How often the processes are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) fn run(args: &SagemakerEntrypointArgs) -> Result<Answer, HostError> {
+pub(super) fn run() -> Result<Answer, HostError> {
     let stop = interrupt::watch();
-    let root = &args.root;
+    let root = Path::new(ROOT);
     let code = match train(root, stop) {
         Ok(code) => code,
         Err(failure) => {

@@ -31,7 +31,7 @@ TENANT, CLIENT, SECRET = "tenant-id", "app-id", "app-secret"
 AUDIENCE = "https://management.azure.com"
 WORKSPACE = ("/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers"
              "/Microsoft.MachineLearningServices/workspaces/ws")
-COMPUTES = {"cpu-cluster": 4}
+COMPUTES = {"cpu-cluster": 4, "gpu-cluster": 4}
 # Seconds from SIGTERM to SIGKILL.
 GRACE = 60
 SYNC = 0.3
@@ -225,7 +225,6 @@ class Contract:
     def __init__(self, port, blobs, folder):
         self.address, self.blobs, self.folder = f"http://127.0.0.1:{port}", blobs, folder
         self.controls, self.tokens, self.jobs, self.lock = Controls(), {}, {}, threading.Lock()
-        self.calls = []
 
     def answer(self, method, path, query, headers, body):
         """Status and body."""
@@ -300,6 +299,9 @@ class Contract:
         body = json.loads(body)
         if errors := errors_of(body):
             raise Refused(400, "ValidationError", "; ".join(errors))
+        compute = body["properties"].get("computeId", "").rsplit("/", 1)[-1]
+        if compute not in COMPUTES:
+            raise Refused(400, "UserError", f"Compute {compute} not found in the workspace.")
         if self.controls.quota:
             raise Refused(400, "UserError", "Requested 1 nodes but AzureMachineLearning Compute has insufficient quota: "
                           "Standard DSv3 Family Cluster Dedicated vCPUs 0 of 0 are left.")
@@ -309,7 +311,6 @@ class Contract:
                 self.jobs[name].body["properties"]["tags"] = body["properties"]["tags"]
                 return 200, self.jobs[name].answer()
             job = self.jobs[name] = Job(name, body, self.address)
-            self.calls.append(f"PUT {name}")
         threading.Thread(target=Machine(job, self.blobs, self.folder, self.controls).run, daemon=True).start()
         return 201, job.answer()
 
@@ -325,8 +326,6 @@ class Contract:
                 job.cancelled = True
         if name in ("active", "kill", "stop"):
             return [job.name for job in active]
-        if name == "calls":
-            return self.calls
         if name == "jobs":
             return {job.name: {"status": job.status, "error": job.error} for job in self.jobs.values()}
         if not hasattr(self.controls, name):

@@ -190,7 +190,6 @@ class Contract:
         self.services = {"SageMaker": Service("sagemaker"), "Logs_20140328": Service("logs")}
         self.controls = Controls()
         self.jobs, self.machines, self.lock = {}, {}, threading.Lock()
-        self.calls = []
 
     def call(self, headers, path, body):
         target, _, operation = headers.get("X-Amz-Target", "").partition(".")
@@ -206,7 +205,6 @@ class Contract:
             raise Refused("ThrottlingException", "Rate exceeded")
         request = json.loads(body)
         service.check(operation, request)
-        self.calls.append(operation)
         return getattr(self, operation)(request)
 
     def CreateTrainingJob(self, request):
@@ -284,8 +282,6 @@ class Contract:
             for job in active:
                 job.stopping, job.status = True, "Stopping"
             return [job.name for job in active]
-        if name == "calls":
-            return self.calls
         if name == "jobs":
             return {job.name: {"status": job.status, "reason": job.reason, "model": job.model} for job in self.jobs.values()}
         if not hasattr(self.controls, name):

@@ -34,7 +34,7 @@ use crate::job::{Failure, FailureKind, JobId};
 const LOGS: [&str; 2] = ["user_logs/std_log.txt", "user_logs/std_log_process_0.txt"];
 
 /// Azure ML, of one workspace.
-pub struct AzureMl {
+pub(super) struct AzureMl {
     arm: Arm,
     fixed: Fixed,
     datastores: Datastores,
@@ -46,7 +46,7 @@ impl AzureMl {
     ///
     /// # Errors
     /// [`RemoteError::Config`], [`RemoteError::Credentials`] where the environment's may not be used.
-    pub fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
+    pub(super) fn new(config: &RemoteConfig) -> Result<Self, RemoteError> {
         let options = &config.azure_ml;
         let needed = |value: &Option<String>, key, what: &str| {
             value.clone().ok_or_else(|| RemoteError::Config { key, message: format!("is missing: give {what}") })
