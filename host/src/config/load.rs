@@ -90,8 +90,6 @@ fn resolve_paths(options: &mut Options, base: &Path) {
         .chain(&mut serve.worker_token_file)
         .chain(tls);
     let key = key.chain(&mut options.synthetic.synthetic_api_key_file);
-    let worker = &mut options.remote.modal;
-    let key = key.chain(&mut worker.token_file).chain(&mut worker.key_file);
     let review = options.review.approvals.iter_mut().chain(&mut options.review.people);
     let remote = options.remote.files_mut();
     for path in imports.chain(&mut telemetry.store).chain(key).chain(folders).chain(review).chain(remote) {

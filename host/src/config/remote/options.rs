@@ -107,6 +107,7 @@ impl RemoteOptions {
 
     /// The same files, to be resolved against the folder of the configuration.
     pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        self.remote_program.iter_mut().collect()
+        let modal = self.modal.token_file.iter_mut().chain(&mut self.modal.key_file);
+        self.remote_program.iter_mut().chain(modal).collect()
     }
 }
