@@ -185,7 +185,8 @@ impl Operator {
             })
         };
         let remote_providers = terms.remote_providers.as_ref().or(defaults.remote_providers.as_ref());
-        if let Some(provider) = remote_providers.into_iter().flatten().find(|provider| !provider.keeps_tenants_apart()) {
+        if let Some(provider) = remote_providers.into_iter().flatten().find(|provider| !provider.keeps_tenants_apart())
+        {
             let what = format!(
                 "`remote_providers` has `{}`, which runs programs and spends as the machine's user: tenants may have `ray` and \
                  `modal`, a worker of our own included",

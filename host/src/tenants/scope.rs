@@ -245,9 +245,10 @@ impl Tenant {
             let (what, value) = ("remote.remote_program", program.display().to_string());
             return Err(TenantError::OperatorsOnly { tenant, what, value });
         }
-        remote.addresses().into_iter().try_for_each(|(what, url)| {
-            self.check_url(what, url, "remote_urls", &self.granted.remote_urls)
-        })
+        remote
+            .addresses()
+            .into_iter()
+            .try_for_each(|(what, url)| self.check_url(what, url, "remote_urls", &self.granted.remote_urls))
     }
 
     fn check_plugin(&self, plugin: &str) -> Result<(), TenantError> {

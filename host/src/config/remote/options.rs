@@ -133,8 +133,5 @@ impl RemoteOptions {
         let Self { remote_program, ray, kubernetes, modal, .. } = self;
         let files = remote_program.iter_mut().chain(&mut ray.token_file).chain(&mut kubernetes.kubeconfig);
         files.chain(&mut modal.token_file).chain(&mut modal.key_file)
-    pub(in crate::config) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        let modal = self.modal.token_file.iter_mut().chain(&mut self.modal.key_file);
-        self.remote_program.iter_mut().chain(modal).collect()
     }
 }

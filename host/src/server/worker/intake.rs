@@ -116,16 +116,6 @@ impl Worker {
         let whole = Bundle::open(place.path()).and_then(|bundle| bundle.verify());
         whole.map_err(|error| bad_bundle(format!("the bundle is not what `{JOB_FILE}` says: {error}")))?;
         Ok(place)
-        let job = job(place.path(), wanted)?;
-        let dataset = sha256_of(&place.path().join(DATASET_FILE))
-            .map_err(|error| bad_bundle(format!("the bundle has no `{DATASET_FILE}` ({error})")))?;
-        if job.files.get(DATASET_FILE) != Some(&dataset) {
-            return Err(bad_bundle(format!("`{DATASET_FILE}` is not the one that `{JOB_FILE}` names")));
-        }
-        match job.files.keys().find(|path| !place.path().join(path).is_file()) {
-            Some(path) => Err(bad_bundle(format!("the bundle has no `{path}`"))),
-            None => Ok(place),
-        }
     }
 
     /// The bundle is there whole, or not at all.
