@@ -197,11 +197,11 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, deadline: Instant::now() + timeout }
     }
 
-    fn check(self, operation: &str) -> Result<()> {
+    pub(crate) fn check(self, operation: &str) -> Result<()> {
         if Instant::now() < self.deadline {
             return Ok(());
         }
