@@ -31,7 +31,7 @@ pub use options::{
 };
 pub use remote::{
     AzureMlOptions, KubernetesOptions, Provider, RayOptions, RemoteConfig, RemoteOptions, SagemakerOptions,
-    SlurmOptions, WorkerOptions,
+    SlurmOptions, TolerationOptions, WorkerOptions,
 };
 pub use review::ReviewConfig;
 pub use serve::{ServeConfig, ServeOptions, TlsFiles};

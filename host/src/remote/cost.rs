@@ -24,8 +24,7 @@ pub fn ceiling(config: &RemoteConfig, attempts_left: u32, spent: Duration) -> Re
         };
     };
     let longest = config.timeout + GRACE;
-    let hours = (longest * attempts_left + spent).as_secs_f64() / 3600.0;
-    let estimate = price.usd_per_hour * f64::from(price.units) * hours;
+    let estimate = price.usd(longest * attempts_left + spent);
     match config.max_cost_usd {
         Some(ceiling) if estimate > ceiling => {
             Err(RemoteError::Cost { estimate, how: price.told(longest, attempts_left, spent), ceiling })
@@ -34,7 +33,7 @@ pub fn ceiling(config: &RemoteConfig, attempts_left: u32, spent: Duration) -> Re
     }
 }
 
-/// Refuses a job that could cost more than it may, before anything of it is submitted.
+/// Before a job is handed in for the first time: what all its attempts can come to is within `max_cost_usd`.
 ///
 /// # Errors
 /// Those of [`ceiling`].
@@ -42,10 +41,9 @@ pub fn check(config: &RemoteConfig) -> Result<(), RemoteError> {
     ceiling(config, config.max_attempts, Duration::ZERO).map(drop)
 }
 
-/// USD of `spent` time on machines; `None` where the price is not known.
+/// USD of `spent`, the time of all attempts on their machines; `None` where the price is not known.
 pub fn of(config: &RemoteConfig, spent: Duration) -> Option<f64> {
-    let price = Price::of(config)?;
-    Some(price.usd_per_hour * f64::from(price.units) * spent.as_secs_f64() / 3600.0)
+    Some(Price::of(config)?.usd(spent))
 }
 
 /// What an hour costs, and how many of what it is paid for.
@@ -72,6 +70,10 @@ impl Price {
         let price = gpus::price(gpu, &config.prices)?;
         let (usd_per_hour, is_list_price) = (price.usd_per_hour, price.is_list_price);
         Some(Self { usd_per_hour, units: resources.gpu_count * resources.nodes, what: gpu.clone(), is_list_price })
+    }
+
+    fn usd(&self, time: Duration) -> f64 {
+        self.usd_per_hour * f64::from(self.units) * time.as_secs_f64() / 3600.0
     }
 
     /// `4 A10G at 1.10 USD an hour, 3 attempts of 3720 s`
@@ -126,6 +128,7 @@ mod tests {
         assert_eq!(ceiling(&config, 3, Duration::ZERO).unwrap(), Some(18.0));
         // and half an hour of an attempt before them
         assert_eq!(ceiling(&config, 2, Duration::from_secs(1800)).unwrap(), Some(15.0));
+        assert_eq!(of(&config, Duration::from_secs(1800)), Some(3.0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use azure_ml::AzureMlOptions;
-pub use kubernetes::KubernetesOptions;
+pub use kubernetes::{KubernetesOptions, TolerationOptions};
 pub use options::{Provider, RemoteOptions};
 pub use ray::RayOptions;
 pub use sagemaker::SagemakerOptions;

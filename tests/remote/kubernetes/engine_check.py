@@ -1,0 +1,128 @@
+"""engine_check.py TUNESMITH STATE: what only this engine can show: refusals, quotas, images, a job that others meddle with, a server that
+goes away. In the end nothing runs, and nothing is left of jobs that were done."""
+import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from api import NAMESPACE, Api  # noqa: E402
+from scenario import LONG, SHORT, Scenario  # noqa: E402
+
+TUNESMITH, STATE = sys.argv[1], pathlib.Path(sys.argv[2])
+HOOKS = f"{sys.executable} {pathlib.Path(__file__).parent / 'hooks.py'} {STATE}"
+JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+api = Api(STATE)
+
+
+@contextlib.contextmanager
+def place(**options):
+    """A folder, a configuration and a store of jobs of its own; `options` are of `[remote]`, those with `__` of `[remote.kubernetes]`."""
+    fragment = (STATE / "remote.toml").read_text()
+    for key, value in options.items():
+        line = f"{key.removeprefix('__')} = {value}\n"
+        if key.startswith("__"):
+            kept = [at for at in fragment.splitlines(True) if not at.startswith(f"{key[2:]} =")]
+            fragment = "".join(kept) + line
+        else:
+            fragment = fragment.replace("[remote]\n", f"[remote]\n{line}", 1)
+    path = STATE / "case.toml"
+    path.write_text(fragment)
+    scenario = Scenario(argparse.Namespace(
+        tunesmith=TUNESMITH, remote=str(path), provider="kubernetes", kill=f"{HOOKS} kill", active=f"{HOOKS} active"))
+    scenario.failures = failures
+    try:
+        yield scenario
+    finally:
+        shutil.rmtree(scenario.work)
+
+
+def refused(scenario, what, *words, epochs=SHORT):
+    """The run fails with all of `words` in its error, and nothing is left running."""
+    _, told = scenario.run("finetune", "--epochs", str(epochs), code=1)
+    missing = [word for word in words if word not in told]
+    scenario.check(f"{what}: it says so", not missing)
+    if missing:
+        print(f"  lacks {missing}:\n  {told.strip().splitlines()[-1]}")
+    scenario.idle()
+
+
+def clear():
+    for job in api.jobs():
+        api.call("DELETE", f"{JOBS}/{job['metadata']['name']}?propagationPolicy=Background")
+
+
+failures = []
+with place(__kubeconfig=f'"{STATE}/wrong.kubeconfig"') as at:
+    refused(at, "a wrong token", "refuses the credentials: Unauthorized; log in anew")
+with place(__kubeconfig=f'"{STATE}/nobody.kubeconfig"') as at:
+    refused(at, "an account without rights", 'User "nobody" cannot', "deploy/kubernetes/rbac.yaml")
+with place(__kubeconfig=f'"{STATE}/no-such-file"') as at:
+    refused(at, "a missing kubeconfig", "`remote.kubernetes.kubeconfig`", "no-such-file")
+with place(__namespace='"nowhere"') as at:
+    refused(at, "another namespace", "refuses the credentials", 'in the namespace "nowhere"')
+
+with place(queue_timeout="4") as at:
+    os.environ |= {"TUNESMITH_GPU": "A10G", "TUNESMITH_GPU_COUNT": "8"}
+    refused(at, "GPUs that no node has", "can't be scheduled", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu")
+    del os.environ["TUNESMITH_GPU"], os.environ["TUNESMITH_GPU_COUNT"]
+clear()
+
+quota = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas"
+api.call("POST", quota, {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
+                         "spec": {"hard": {"count/jobs.batch": "0"}}})
+with place() as at:
+    at.wait("the quota", lambda: api.call("GET", f"{quota}/none")["status"].get("used"))
+    refused(at, "a quota", "can't run such a job", "exceeded quota: none")
+api.call("DELETE", f"{quota}/none")
+
+with place(max_attempts="1", __image='"registry.example.com/nope:1"') as at:
+    refused(at, "an image that is not there", "could not start", 'ImagePullBackOff: Back-off pulling image "registry.example.com/nope:1"')
+    job = at.jobs()[0]["key"]
+    foreign = api.jobs()[0]
+    foreign = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{job}-2"},
+               "spec": {"parallelism": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [
+                   {"name": "other", "image": "other"}]}}}}
+    api.call("POST", JOBS, foreign)
+    refused(at, "a name that is taken", f"has a job `{job}-2` already, of another bundle", "it has no digest")
+    at.check("a name that is taken: the other job is left alone", api.call("GET", f"{JOBS}/{job}-2") is not None)
+clear()
+
+with place(nodes="2") as at:
+    refused(at, "several machines on an old cluster", "takes an indexed job, which Kubernetes has from 1.21 on")
+    services = api.list(f"/api/v1/namespaces/{NAMESPACE}/services")
+    at.check("several machines on an old cluster: no service is left", services == [])
+clear()
+
+with place() as at:
+    running = at.start(LONG)
+    key = at.wait("a job", lambda: next((job["key"] for job in at.jobs() if job["state"]["is"] == "open"), None))
+    at.wait_for_step(key, 6)
+    (STATE / "out-of-memory").touch()
+    subprocess.run(f"{HOOKS} kill", shell=True, check=True)
+    at.check("killed for memory: the run ends", running.wait(60) == 1)
+    at.check("killed for memory: it says so", "failed (out of memory): OOMKilled, exit code 137" in at.log())
+    at.check("killed for memory: no other attempt", len(at.jobs()[0]["attempts"]) == 1)
+    (STATE / "out-of-memory").unlink()
+
+    running = at.start(LONG)
+    at.wait("an attempt", lambda: len(at.jobs()[0]["attempts"]) == 2 and at.jobs()[0]["attempts"][1]["handle"])
+    at.wait_for_step(key, 12)
+    (STATE / "restart").touch()
+    at.wait("a new API server", lambda: not (STATE / "restart").exists())
+    at.wait_for_step(key, 18)
+    # Somebody removes the job behind our back.
+    api.call("DELETE", f"{JOBS}/{key}-2?propagationPolicy=Background")
+    at.check("a restarted server, a removed job: the run ends well", running.wait(240) == 0)
+    attempts = at.jobs()[0]["attempts"]
+    at.check("a restarted server: no attempt was lost to it", len(attempts) == 3)
+    at.check("a removed job: it says so", "knows no job" in at.log())
+    at.idle()
+    at.check("a job that is done: nothing is left of its attempts", [job for job in api.jobs() if key in job["metadata"]["name"]] == [])
+    at.check("a job that is done: nothing is left in the store", not (STATE / "artefacts" / key).exists())
+
+if failures:
+    sys.exit(f"{len(failures)} did not hold")
