@@ -144,4 +144,5 @@ def main():
     check.end(started)
 
 
-main()
+if __name__ == "__main__":
+    main()

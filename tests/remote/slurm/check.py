@@ -177,4 +177,5 @@ def main():
     check.end(started)
 
 
-main()
+if __name__ == "__main__":
+    main()
