@@ -56,17 +56,26 @@ def refusals(check):
     check.remote(fragment())
 
 
+def block(check, address):
+    """A job of somebody else's that has the only processor of a node."""
+    name = f"blocker-{address.replace('.', '-')}-{time.monotonic_ns()}"
+    body = {"submission_id": name, "entrypoint": "sleep 1000", "entrypoint_num_cpus": 1,
+            "entrypoint_resources": {f"node:{address}": 0.001}}
+    headers = {"Authorization": f"Bearer {TOKEN.read_text()}", "Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(f"{URL}/api/jobs/", json.dumps(body).encode(), headers), timeout=60)
+    check.wait("a blocker", lambda: ask(f"/api/jobs/{name}")["status"] == "RUNNING")
+    return name
+
+
+def unblock(check, name):
+    ask(f"/api/jobs/{name}/stop", "POST")
+    check.wait("a free node", lambda: ask(f"/api/jobs/{name}")["status"] == "STOPPED")
+
+
 def cancelled_before_it_began(check, local):
     """A job that waits is cancelled while the only nodes are taken, and never runs, not even when they are free."""
     check.forget()
-    blockers = []
-    for index in range(2):
-        body = {"submission_id": f"blocker-{index}", "entrypoint": "sleep 1000", "entrypoint_num_cpus": 1}
-        request = urllib.request.Request(
-            f"{URL}/api/jobs/", json.dumps(body).encode(),
-            {"Authorization": f"Bearer {TOKEN.read_text()}", "Content-Type": "application/json"})
-        blockers.append(json.load(urllib.request.urlopen(request, timeout=60))["submission_id"])
-    check.wait("the blockers", lambda: all(ask(f"/api/jobs/{name}")["status"] == "RUNNING" for name in blockers))
+    blockers = [block(check, address) for address in ("10.99.0.1", "10.99.0.2")]
     running = check.start(2)
     key = check.key()
     check.wait("a job that waits", lambda: f"{key}-1" in check.active())
@@ -76,8 +85,7 @@ def cancelled_before_it_began(check, local):
     job = ask(f"/api/jobs/{key}-1")
     check.check(f"cancelled while it waits: {job['status']} at Ray", job["status"] in ("FAILED", "STOPPED"))
     for name in blockers:
-        ask(f"/api/jobs/{name}/stop", "POST")
-    check.wait("free nodes", lambda: all(ask(f"/api/jobs/{name}")["status"] == "STOPPED" for name in blockers))
+        unblock(check, name)
     time.sleep(5)
     log = ask(f"/api/jobs/{key}-1/logs")["logs"]
     check.check("cancelled while it waits: it never ran", "Running entrypoint" not in log and not any(processes(False, "tunesmith train")))
@@ -87,28 +95,24 @@ def cancelled_before_it_began(check, local):
 
 
 def node_lost(check, local):
-    """The node that trains is gone at once; the next attempt goes on from the checkpoint on the other."""
+    """The second node is gone at once; the next attempt goes on from the checkpoint, on the first."""
     check.forget()
+    blocker = block(check, "10.99.0.1")
     running = check.start(EPOCHS)
     check.wait_for_step(check.key(), 12)
-    on_second = any(processes(True, "tunesmith train"))
-    if on_second:
-        for pid in list(processes(True, "ray")) + list(processes(True, "tunesmith train")):
-            os.kill(pid, signal.SIGKILL)
-    else:
-        # The head can't be lost without the cluster: its trainer is, and the next attempt may be on either.
-        for pid in processes(False, "./tunesmith train"):
-            os.kill(pid, signal.SIGKILL)
+    unblock(check, blocker)
+    check.check("a lost node: the second one trains", any(processes(True, "tunesmith train")))
+    for pid in {*processes(True, "ray"), *processes(True, "tunesmith train")}:
+        os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     check.wait("another attempt", lambda: len(check.jobs()[0]["attempts"]) == 2)
-    print(f"      told after {time.monotonic() - began:.0f} s; it was {'the second node' if on_second else 'the head'}")
+    print(f"      told after {time.monotonic() - began:.0f} s")
     report = check.ends_well(running)
     first = check.jobs()[0]["attempts"][0]["failure"]
     check.check(f"a lost node: {first['message'][:200]}", first["kind"] == "node_lost")
     check.check("a lost node: it went on from a checkpoint", (report["resumed_at"] or 0) >= 5)
     check.same_bytes("a lost node", local, report)
-    if on_second:
-        subprocess.run(["start_node2"], check=True)
+    subprocess.run(["start_node2"], check=True)
 
 
 def head_restarts(check, local):

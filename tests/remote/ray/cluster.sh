@@ -40,6 +40,6 @@ exec nsenter -t "$NODE2" -n ray start --address="$RAY_ADDRESS_GCS" --node-ip-add
     --temp-dir="$CLUSTER/2" --disable-usage-stats >>"$CLUSTER/log/node2.log" 2>&1
 SH
 chmod +x "$CLUSTER"/bin/*
-start_head
-start_node2
+start_head || { cat "$CLUSTER/log/head.log"; exit 1; }
+start_node2 || { cat "$CLUSTER/log/node2.log"; exit 1; }
 "$@"
