@@ -197,11 +197,13 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    fn new(timeout: Duration) -> Self {
+    /// From now on.
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, deadline: Instant::now() + timeout }
     }
 
-    fn check(self, operation: &str) -> Result<()> {
+    /// An error once the time is over.
+    pub(crate) fn check(self, operation: &str) -> Result<()> {
         if Instant::now() < self.deadline {
             return Ok(());
         }
