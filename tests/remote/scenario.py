@@ -47,7 +47,11 @@ class Scenario:
             f'import = ["{self.work}/telemetry.jsonl"]', "", "[training]", "checkpoint_steps = 5", "",
             "[compute]", "device = \"cpu\"", "threads = 1", "",
         ])
-        path.write_text(text + (pathlib.Path(self.args.remote).read_text() if remote else ""))
+        text += pathlib.Path(self.args.remote).read_text() if remote else ""
+        # A run that starts may be reading it.
+        if not path.exists() or path.read_text() != text:
+            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").rename(path)
         return path
 
     def command(self, *words, remote=True):

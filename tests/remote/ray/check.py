@@ -16,7 +16,7 @@ from engine_check import EngineCheck  # noqa: E402
 CLUSTER = pathlib.Path(os.environ["CLUSTER"])
 URL = os.environ["RAY_URL"]
 TOKEN = CLUSTER / "token"
-EPOCHS = 12
+EPOCHS = 6
 
 
 def fragment(token=TOKEN, url=URL, remote=""):
@@ -50,7 +50,9 @@ def refusals(check):
     check.fails("no artefact store", says=["`remote.artefacts`: is not set"])
     # Ray takes such a job, and would let it wait for ever, and an autoscaler look for machines.
     check.remote(fragment(remote="queue_timeout = 5\n"))
-    check.fails("GPUs that no node has", "--gpu", "A10G", "--gpu-count", "8", says=["can't be scheduled", "it waited 5 s for a machine"])
+    check.fails("a GPU that no node has", "--gpu", "H100", says=["can't be scheduled", "it waited 5 s for a machine"])
+    check.fails("more GPUs than a node has", "--gpu", "A10G", "--gpu-count", "8",
+                says=["can't be scheduled", "within 5 s; the cluster has {"])
     check.remote(fragment())
 
 
@@ -142,4 +144,5 @@ def main():
     check.end(started)
 
 
-main()
+if __name__ == "__main__":
+    main()

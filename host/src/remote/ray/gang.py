@@ -81,8 +81,7 @@ def main():
         if group.wait(1):
             break
     else:
-        print(f"no {args.nodes} machines with {machine} within {args.wait} s; the cluster has {ray.cluster_resources()}",
-              flush=True)
+        print(f"no room for {args.nodes} x {machine} within {args.wait} s; the cluster has {ray.cluster_resources()}", flush=True)
         sys.exit(NO_PLACE)
 
     def rank(index):
