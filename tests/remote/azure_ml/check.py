@@ -128,7 +128,8 @@ def main():
         (work / "remote.toml").write_text(fragment())
         hook = f"{sys.executable} {HERE.parent / 'host.py'} {ARM}"
         subprocess.run([sys.executable, str(HERE.parent / "scenario.py"), binary, "--remote", str(work / "remote.toml"),
-                        "--provider", "azure_ml", "--kill", f"{hook} kill", "--active", f"{hook} active"], check=True)
+                        "--provider", "azure_ml", "--kill", f"{hook} kill", "--active", f"{hook} active"], check=True,
+                       env={**os.environ, "RUST_LOG": "tunesmith=info"})  # it reads the log
         host.end()
     finally:
         for process in reversed(processes):

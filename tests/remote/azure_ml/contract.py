@@ -92,16 +92,17 @@ class Mount:
 
     def sync(self):
         now = self.files()
-        for path, stamp in sorted(now.items()):
-            if self.seen.get(path) != stamp:
+        for path in sorted(now):
+            if self.seen.get(path) != now[path]:
                 try:
                     content = path.read_bytes()
                 except FileNotFoundError:
                     continue  # renamed while it was looked at
                 self.container.upload_blob(self.prefix + str(path.relative_to(self.folder)), content, overwrite=True)
+                self.seen[path] = now[path]
         for path in set(self.seen) - set(now):
             self.container.delete_blob(self.prefix + str(path.relative_to(self.folder)))
-        self.seen = now
+            del self.seen[path]
 
 
 class Job:
@@ -367,6 +368,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asks may lose patience
+            super().handle_error(request, client_address)
 
 
 def main():

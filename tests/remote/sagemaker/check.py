@@ -156,7 +156,8 @@ def main():
         (work / "remote.toml").write_text(fragment())
         hook = f"{sys.executable} {HERE.parent / 'host.py'} {SAGEMAKER}"
         subprocess.run([sys.executable, str(HERE.parent / "scenario.py"), binary, "--remote", str(work / "remote.toml"),
-                        "--provider", "sagemaker", "--kill", f"{hook} kill", "--active", f"{hook} active"], check=True)
+                        "--provider", "sagemaker", "--kill", f"{hook} kill", "--active", f"{hook} active"], check=True,
+                       env={**os.environ, "RUST_LOG": "tunesmith=info"})  # it reads the log
         host.end()
     finally:
         for process in (contract, s3):

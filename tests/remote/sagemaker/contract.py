@@ -320,6 +320,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asks may lose patience
+            super().handle_error(request, client_address)
+
 
 def main():
     port, s3_endpoint, folder, image = sys.argv[1:]

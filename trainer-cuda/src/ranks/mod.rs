@@ -197,10 +197,12 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// From now on.
     pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, deadline: Instant::now() + timeout }
     }
 
+    /// An error once the time is over.
     pub(crate) fn check(self, operation: &str) -> Result<()> {
         if Instant::now() < self.deadline {
             return Ok(());

@@ -24,7 +24,9 @@ fn failure(words: Option<&str>) -> Failure {
     let lower = words.to_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
     let exit_code = exit_code(&lower);
-    let kind = if has(&["jobtimeout", "timed out", "exceeded the maximum"]) {
+    let kind = if lower.starts_with("internalservererror") || lower.starts_with("serviceerror") {
+        FailureKind::Unknown
+    } else if has(&["jobtimeout", "timed out", "exceeded the maximum"]) {
         FailureKind::Timeout
     } else if has(&["quota", "notenoughcores", "allocationfailed", "not enough capacity", "skunotavailable"]) {
         FailureKind::Unschedulable
@@ -34,7 +36,7 @@ fn failure(words: Option<&str>) -> Failure {
         FailureKind::NodeLost
     } else if has(&["out of memory", "outofmemory", "oomkilled"]) {
         FailureKind::OutOfMemory
-    } else if has(&["dataaccess", "data-capability", "data capability", "streamaccess", "notfound"]) {
+    } else if has(&["dataaccess", "data-capability", "data capability", "streamaccess"]) {
         FailureKind::Io
     } else if has(&["image build", "imagebuild", "pull image", "imagepull", "environment"]) {
         FailureKind::SetUp
@@ -91,6 +93,7 @@ mod tests {
         assert_eq!(of("The node was preempted"), (FailureKind::Preempted, None));
         assert_eq!(of("DataAccessError(NotFound): no such blob"), (FailureKind::Io, None));
         assert_eq!(of("Image build failed"), (FailureKind::SetUp, None));
+        assert_eq!(of("InternalServerError: ResourceNotFound while mounting"), (FailureKind::Unknown, None));
         assert_eq!(of("Something new"), (FailureKind::Unknown, None));
     }
 }

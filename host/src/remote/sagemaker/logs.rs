@@ -14,9 +14,8 @@ pub(super) struct Logs {
     api: Api,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Streams {
     log_streams: Vec<Stream>,
 }
