@@ -200,10 +200,28 @@ fn setup(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard};
+
     use super::*;
 
+    /// One at a time: they share the place of the program's copy, and a file that is open for writing in a process that another test
+    /// starts can't be run.
+    static ONE: Mutex<()> = Mutex::new(());
+
+    struct Container {
+        root: tempfile::TempDir,
+        _one: MutexGuard<'static, ()>,
+    }
+
+    impl Container {
+        fn path(&self) -> &Path {
+            self.root.path()
+        }
+    }
+
     /// A container whose program is a script.
-    fn container(script: &str, hosts: &[&str], ranks_per_node: &str) -> tempfile::TempDir {
+    fn container(script: &str, hosts: &[&str], ranks_per_node: &str) -> Container {
+        let one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -218,7 +236,7 @@ mod tests {
         write("input/data/bundle/tunesmith", script);
         write("input/data/bundle/job.json", "{}");
         fs::create_dir_all(root.path().join("checkpoints")).unwrap();
-        root
+        Container { root, _one: one }
     }
 
     const TRAINS: &str = "#!/bin/sh
@@ -268,9 +286,18 @@ echo '{}' > \"$5/result.json\"
 
     #[test]
     fn a_signal_reaches_the_trainer() {
-        let script = "#!/bin/sh\ntrap 'exit 75' TERM\nwhile :; do sleep 0.1; done\n";
+        let script = "#!/bin/sh\ntrap 'exit 75' TERM\n: > \"$5/listens\"\nwhile :; do sleep 0.1; done\n";
         let root = container(script, &["algo-1"], "1");
-        assert_eq!(train(root.path(), &AtomicBool::new(true)).unwrap(), 75);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !root.path().join("checkpoints/listens").exists() {
+                    thread::sleep(LOOK);
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            assert_eq!(train(root.path(), &stop).unwrap(), 75);
+        });
     }
 
     #[test]
