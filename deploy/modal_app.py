@@ -111,7 +111,8 @@ def train(attempt, program, saved=lambda: None):
     job, record = read_json(attempt.bundle / "job.json"), attempt.record()
     attempt.out.mkdir(exist_ok=True)
     (attempt.out / "failure.json").unlink(missing_ok=True)
-    command = [program, "train", "--job", attempt.bundle / "job.json", "--out", attempt.out, "--attempt", str(attempt.number)]
+    command = [program, "-v", "train", "--job", attempt.bundle / "job.json", "--out", attempt.out,
+               "--attempt", str(attempt.number)]
     ranks, world = [], job["world_size"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH")}
     with open(attempt.log, "ab") as log:

@@ -353,7 +353,7 @@ fn a_run_outlasts_a_line_that_is_cut_for_five_seconds() {
     let mut working = Working::start();
     let line = Line::to(&working.serving.address);
     let host = host(&line.url, &working.token_file());
-    let mut run = quietly(host.command(&["finetune", "--epochs", "2000"])).spawn().unwrap();
+    let mut run = quietly(host.command(&["finetune", "--epochs", "400"])).spawn().unwrap();
     wait("a job", || working.running());
     line.cut();
     thread::sleep(Duration::from_secs(5));

@@ -34,7 +34,7 @@ pub(super) enum Ended {
 fn args(folder: &JobFolder, attempt: u32) -> Vec<String> {
     let shown = |path: &Path| path.display().to_string();
     let (job, out) = (shown(&folder.bundle().join(JOB_FILE)), shown(&folder.out()));
-    ["train", "--job", &job, "--out", &out, "--attempt", &attempt.to_string()].map(str::to_owned).to_vec()
+    ["-v", "train", "--job", &job, "--out", &out, "--attempt", &attempt.to_string()].map(str::to_owned).to_vec()
 }
 
 impl Process {
