@@ -21,7 +21,8 @@ impl Details {
         let message = self.message.as_deref().unwrap_or_default();
         let (told, log) = message.split_once(", last available logs").unwrap_or((message, ""));
         let last = log.lines().rev().find(|line| !line.trim().is_empty()).map(|line| format!(": {}", line.trim()));
-        let words = format!("Ray: {}{}", told.trim(), last.unwrap_or_default());
+        let words =
+            format!("Ray: {}{}", told.split_whitespace().collect::<Vec<_>>().join(" "), last.unwrap_or_default());
         match self.driver_exit_code {
             Some(NO_PLACE) => Failure { kind: FailureKind::Unschedulable, exit_code: None, message: words },
             Some(code) => Failure::of_exit_code(code, words),
