@@ -59,8 +59,8 @@ class Kubelet:
                         self.pods[uid] = Pod(self, pod)
                         self.pods[uid].start()
                     self.pods[uid].deleted |= "deletionTimestamp" in pod["metadata"]
-            except Exception:  # the API server restarts: the pods go on
-                traceback.print_exc()
+            except OSError as error:  # the API server restarts: the pods go on
+                print(f"kubelet: {error}", flush=True)
             time.sleep(TICK)
 
 
