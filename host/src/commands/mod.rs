@@ -149,7 +149,9 @@ fn print(answer: &Answer, output: OutputArgs) -> ExitCode {
 }
 
 fn log_to(progress: &Progress, verbose: u8) {
-    let level = ["warn", "tunesmith=info", "tunesmith=debug,trainer_cuda=debug"][usize::from(verbose.min(2))];
+    // A client that can't connect says so itself; its callers say it better.
+    let level =
+        ["warn,kube_client=off", "tunesmith=info", "tunesmith=debug,trainer_cuda=debug"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let writer = progress.log_writer();
     // Colours are for people: a log file, or a terminal whose user wants none, gets plain text.

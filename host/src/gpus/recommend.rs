@@ -124,7 +124,8 @@ mod tests {
         assert_eq!((a100.seconds, a100.usd, a100.price.is_list_price), (Some(3600.0), Some(2.5), false));
         assert_eq!(row("H100").seconds.map(f64::round), Some(1136.0)); // 3600 x 312 / 989
         assert_eq!((row("T4").seconds, row("T4").usd), (None, None));
-        assert_eq!(recommendation.cheapest, "L40S");
+        // 3.95 an hour for 989 of them: nothing is cheaper by the operation.
+        assert_eq!(recommendation.cheapest, "H100");
     }
 
     #[test]

@@ -92,7 +92,7 @@ with place(max_attempts="1", __image='"registry.example.com/nope:1"') as at:
 clear()
 
 with place(nodes="2") as at:
-    refused(at, "several machines on an old cluster", "takes an indexed job, which Kubernetes has from 1.21 on")
+    refused(at, "several machines on an old cluster", "take an indexed job, which Kubernetes has from 1.21 on")
     services = api.list(f"/api/v1/namespaces/{NAMESPACE}/services")
     at.check("several machines on an old cluster: no service is left", services == [])
 clear()
@@ -116,7 +116,10 @@ with place() as at:
     at.wait_for_step(key, 18)
     # Somebody removes the job behind our back.
     api.call("DELETE", f"{JOBS}/{key}-2?propagationPolicy=Background")
-    at.check("a restarted server, a removed job: the run ends well", running.wait(240) == 0)
+    ended_well = running.wait(240) == 0
+    at.check("a restarted server, a removed job: the run ends well", ended_well)
+    if not ended_well:
+        sys.exit(at.log())
     attempts = at.jobs()[0]["attempts"]
     at.check("a restarted server: no attempt was lost to it", len(attempts) == 3)
     at.check("a removed job: it says so", "knows no job" in at.log())

@@ -59,8 +59,8 @@ class Kubelet:
                         self.pods[uid] = Pod(self, pod)
                         self.pods[uid].start()
                     self.pods[uid].deleted |= "deletionTimestamp" in pod["metadata"]
-            except Exception:  # the API server restarts: the pods go on
-                traceback.print_exc()
+            except OSError as error:  # the API server restarts: the pods go on
+                print(f"kubelet: {error}", flush=True)
             time.sleep(TICK)
 
 
@@ -175,7 +175,7 @@ class Pod(threading.Thread):
         command = self.container.get("command", []) + self.container.get("args", [])
         folder = self.container.get("workingDir", "/")
         inner = f'cd {q(folder)} && exec "$@"'
-        script.append(f"exec chroot {q(str(root))} sh -c {q(inner)} sh {shlex.join(command)}")
+        script.append(f"exec /usr/sbin/chroot {q(str(root))} sh -c {q(inner)} sh {shlex.join(command)}")
         return subprocess.Popen(
             ["unshare", "-m", "--propagation", "private", "bash", "-c", "\n".join(script)], env=self.environment(),
             stdin=subprocess.DEVNULL, stdout=open(self.log, "wb"), stderr=subprocess.STDOUT, start_new_session=True)

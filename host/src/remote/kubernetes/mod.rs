@@ -27,6 +27,7 @@ mod state;
 mod tests;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::AsyncReadExt;
 use jiff::Timestamp;
@@ -62,6 +63,8 @@ pub(super) struct Kubernetes {
     namespace: String,
     artefacts: ArtefactStore,
     config: RemoteConfig,
+    /// Whether it has answered us before.
+    let_in: AtomicBool,
 }
 
 impl Kubernetes {
@@ -82,7 +85,7 @@ impl Kubernetes {
         let connection = connect::connect(config)?;
         let name = format!("kubernetes at {}, namespace {}", connection.server, connection.namespace);
         let (client, namespace) = (connection.client, connection.namespace);
-        Ok(Self { client, name, namespace, artefacts, config: config.clone() })
+        Ok(Self { client, name, namespace, artefacts, config: config.clone(), let_in: AtomicBool::new(false) })
     }
 
     fn files(&self, id: &JobId) -> JobFiles {
@@ -102,11 +105,23 @@ impl Kubernetes {
     }
 
     fn failed(&self) -> impl Fn(kube::Error) -> RemoteError + '_ {
-        |error| error::classify(&self.name, &error)
+        |error| self.classified(&error)
+    }
+
+    fn classified(&self, error: &kube::Error) -> RemoteError {
+        match error::classify(&self.name, error) {
+            // A server that has just started refuses everybody until it has read the roles.
+            RemoteError::Credentials { engine, message, remedy } if self.let_in.load(Ordering::Relaxed) => {
+                RemoteError::Transient { engine, message: format!("{message}; {remedy}"), after: None }
+            }
+            error => error,
+        }
     }
 
     fn job(&self, id: &JobId) -> Result<Option<Job>, RemoteError> {
-        block_on(self.jobs().get_opt(&id.to_string())).map_err(self.failed())
+        let job = block_on(self.jobs().get_opt(&id.to_string())).map_err(self.failed())?;
+        self.let_in.store(true, Ordering::Relaxed);
+        Ok(job)
     }
 
     fn pods_of(&self, id: &JobId) -> Result<Vec<Pod>, RemoteError> {
@@ -176,7 +191,7 @@ impl TrainingBackend for Kubernetes {
             Err(kube::Error::Api(status)) if status.code == 403 => {
                 capabilities.notes.push("its nodes are not ours to list".to_owned());
             }
-            Err(error) => return Err(error::classify(&self.name, &error)),
+            Err(error) => return Err(self.classified(&error)),
         }
         Ok(capabilities)
     }
@@ -200,10 +215,10 @@ impl TrainingBackend for Kubernetes {
             Ok(job) => job,
             // Another process of ours was first, or an answer was lost.
             Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
-                let there = self.job(id)?.ok_or_else(|| error::classify(&self.name, &kube::Error::Api(status)))?;
+                let there = self.job(id)?.ok_or_else(|| self.classified(&kube::Error::Api(status)))?;
                 return self.same(id, &there, &attempt.bundle.digest);
             }
-            Err(error) => return Err(error::classify(&self.name, &error)),
+            Err(error) => return Err(self.classified(&error)),
         };
         if several {
             // A server that knows no indexed jobs drops the word, and starts pods that are all of rank 0.
@@ -264,7 +279,7 @@ impl TrainingBackend for Kubernetes {
             }
             // Not started yet, or gone by now.
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 404) => Ok(nothing),
-            Err(error) => Err(error::classify(&self.name, &error)),
+            Err(error) => Err(self.classified(&error)),
         }
     }
 
