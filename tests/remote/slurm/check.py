@@ -34,6 +34,12 @@ def script(name, text):
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
+def forget(check):
+    """Neither host nor Slurm knows any job: a name that Slurm still knows is the job that had it."""
+    check.forget()
+    check.wait("oblivion", lambda: not slurm("squeue", "--noheader", "--states=all", "--format=%j").strip(), 120)
+
+
 def refusals(check):
     check.fails("a GPU that nobody has", "--gpu", "h100",
                 says=["slurm can't run such a job: allocation failure: Requested node configuration is not available"])
@@ -72,7 +78,7 @@ tail -n 1 {CLUSTER}/submitted
 
 def forgotten(check, local):
     """The job ends while nobody attends it, and Slurm forgets it: what it left tells."""
-    check.forget()
+    forget(check)
     running = check.start(2)
     check.wait("a job that is handed in", lambda: check.active())
     running.send_signal(signal.SIGKILL)
@@ -86,7 +92,7 @@ def forgotten(check, local):
 
 
 def controller_restarts(check, local):
-    check.forget()
+    forget(check)
     running = check.start(EPOCHS)
     check.wait_for_step(check.key(), 8)
     pid = int((CLUSTER / "slurmctld.pid").read_text())
@@ -101,7 +107,7 @@ def controller_restarts(check, local):
 
 def node_lost(check, local):
     """Everything on the second node is gone at once; the next attempt goes on from the checkpoint, on the first."""
-    check.forget()
+    forget(check)
     slurm("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
     running = check.start(EPOCHS)
     check.wait_for_step(check.key(), 12)
@@ -146,7 +152,7 @@ def by_ssh(check, local):
         args = ["-F", "none", "-p", "2222", "-i", str(folder / key), "-o", f"UserKnownHostsFile={folder}/known"]
         return fragment(f'ssh = "root@127.0.0.1"\nssh_args = {args}\n'.replace("'", '"'))
 
-    check.forget()
+    forget(check)
     check.remote(by("key"))
     environment = dict(os.environ)
     del os.environ["SLURM_CONF"]
