@@ -93,7 +93,8 @@ def peer_of(row, peer):
 
 
 def same(a, b, key):
-    return a[key] == b[key]
+    """The peer names shapes as it was asked for them, in lower case."""
+    return str(a[key]).lower() == str(b[key]).lower()
 
 
 def machine(stages):

@@ -193,10 +193,6 @@ fn job(bundle: &Path, wanted: &Wanted) -> Result<Job, Problem> {
     }
 }
 
-fn sha256_of(path: &Path) -> io::Result<String> {
-    Ok(pack::sha256(File::open(path)?)?.0)
-}
-
 fn bad_bundle(detail: String) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, kind::BAD_BUNDLE, "Not a bundle", detail)
 }
