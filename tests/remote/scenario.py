@@ -46,7 +46,10 @@ class Scenario:
             f'import = ["{self.work}/telemetry.jsonl"]', "", "[training]", "checkpoint_steps = 5", "",
             "[compute]", "device = \"cpu\"", "threads = 1", "",
         ])
-        path.write_text(text + (pathlib.Path(self.args.remote).read_text() if remote else ""))
+        # Whole or not at all: a run that has just been started may be reading it.
+        whole = path.with_suffix(".new")
+        whole.write_text(text + (pathlib.Path(self.args.remote).read_text() if remote else ""))
+        whole.replace(path)
         return path
 
     def command(self, *words, remote=True):
