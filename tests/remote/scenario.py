@@ -5,7 +5,8 @@ happens to the job, its machine and its host; and nothing is left running or is 
     scenario.py TUNESMITH --remote FRAGMENT --provider NAME --kill COMMAND --active COMMAND [--nodes N] [--figures FILE]
 
 FRAGMENT is TOML: the keys of `[remote]` and of `[remote.NAME]`. `--kill` ends the trainer of the job that runs, as a
-machine's failure would; `--active` prints the jobs that the engine has queued or running, one a line.
+machine's failure would; `--active` prints the jobs that the engine has queued or running, one a line (a pattern of
+`pgrep -f` must not find its own shell: `[t]rain`).
 """
 import argparse
 import json
@@ -21,7 +22,7 @@ import time
 QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json"]
 # Long enough to be met in the middle, short enough to be waited for.
-SHORT, LONG = 2, 40
+SHORT, LONG = 2, 16
 
 
 class Scenario:
@@ -46,10 +47,11 @@ class Scenario:
             f'import = ["{self.work}/telemetry.jsonl"]', "", "[training]", "checkpoint_steps = 5", "",
             "[compute]", "device = \"cpu\"", "threads = 1", "",
         ])
-        # Whole or not at all: a run that has just been started may be reading it.
-        whole = path.with_suffix(".new")
-        whole.write_text(text + (pathlib.Path(self.args.remote).read_text() if remote else ""))
-        whole.replace(path)
+        text += pathlib.Path(self.args.remote).read_text() if remote else ""
+        # A run that starts may be reading it.
+        if not path.exists() or path.read_text() != text:
+            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").rename(path)
         return path
 
     def command(self, *words, remote=True):
@@ -72,7 +74,8 @@ class Scenario:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def log(self):
-        return (self.work / "finetune.log").read_text()
+        path = self.work / "finetune.log"
+        return path.read_text() if path.exists() else ""
 
     def jobs(self):
         return self.run("jobs", "list")[0]
