@@ -13,7 +13,7 @@ mod telemetry;
 
 pub use authoring::{CheckArgs, KindChoice, NewArgs, TestArgs};
 pub use gpus::{GpusCommand, RecommendArgs};
-pub use jobs::{JobArgs, JobsCommand, TrainArgs};
+pub use jobs::{JobArgs, JobsCommand, SagemakerEntrypointArgs, TrainArgs};
 pub use models::{EmbedArgs, ExportArgs, GenerateArgs, MergeArgs, ModelArgs};
 pub use people::{AddPersonArgs, PeopleArgs, PeopleCommand, RemovePersonArgs};
 pub use plugins::{KeygenArgs, SignArgs};
@@ -129,6 +129,9 @@ Of a training on several machines, each process finds its place in RANK, WORLD_S
 Exit codes: 0 done, 65 bad input, 66 base model, 70 the trainer, 71 out of memory, 74 input or output,
 75 asked to stop, 76 ranks did not meet, 77 no usable GPU; `failure.json` in the output says more.")]
     Train(TrainArgs),
+    /// Be the entry point of a container that SageMaker starts: train its bundle, and leave what it expects
+    #[command(hide = true)]
+    SagemakerEntrypoint(SagemakerEntrypointArgs),
     /// Write the training records that a run would use, one JSON object a line, with their lineage
     #[command(after_help = "\
 Examples:

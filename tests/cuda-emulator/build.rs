@@ -1,4 +1,4 @@
-//! Compiles the emulated driver to `libcuda.so`, and an empty `libcublasLt.so` that needs it.
+//! Compiles the emulated driver to `libcuda.so`, an empty `libcublasLt.so` that needs it, and a `libnccl.so` on top of it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,7 @@ const HOT: [&str; 4] = ["instructions", "execution", "checks", "blas"];
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(emulates)");
     println!("cargo::rerun-if-changed=emulator");
+    println!("cargo::rerun-if-changed=nccl");
     let target = |name| env::var(name).unwrap_or_default();
     if target("CARGO_CFG_TARGET_OS") != "linux" || target("CARGO_CFG_TARGET_ARCH") != "x86_64" {
         return; // `load` says so
@@ -23,7 +24,9 @@ fn main() {
     let mut objects = compiler(3).files(hot).compile_intermediates();
     objects.extend(compiler(1).files(cold).compile_intermediates());
 
-    // One folder with both libraries, and one for runs on a machine that has no cuBLASLt.
+    let nccl = compiler(1).file("nccl/nccl.cpp").compile_intermediates();
+
+    // One folder with all libraries, and one for runs on a machine that has no cuBLASLt.
     for (folder, has_blas) in [("libraries", true), ("libraries-without-blas", false)] {
         let folder = out.join(folder);
         fs::create_dir_all(&folder).expect("OUT_DIR can be written");
@@ -31,6 +34,9 @@ fn main() {
         if has_blas {
             link(&folder, "libcublasLt.so", |command| {
                 command.args(["-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", "-l:libcuda.so", "-L"]).arg(&folder)
+            });
+            link(&folder, "libnccl.so", |command| {
+                command.args(&nccl).args(["-Wl,-rpath,$ORIGIN", "-l:libcuda.so", "-lpthread", "-L"]).arg(&folder)
             });
         }
     }

@@ -132,7 +132,7 @@ const OUT_OF_REACH: &str = "tenant `acme` may not";
 /// The commands that take a run's configuration, and each of its flags that takes a path, with what of `beta`'s it is tried with.
 const OF_RUNS: [&str; 8] =
     ["finetune", "extract", "analyze", "doctor", "plan", "gpus list", "gpus recommend", "plugins explain"];
-const PATHS_OF_RUNS: [(&str, &str); 10] = [
+const PATHS_OF_RUNS: [(&str, &str); 11] = [
     ("--config", "tunesmith.toml"),
     ("--store", "telemetry.sqlite"),
     ("--import", "traces.jsonl"),
@@ -143,12 +143,25 @@ const PATHS_OF_RUNS: [(&str, &str); 10] = [
     ("--approvals", "approvals.sqlite"),
     ("--people", "people.toml"),
     ("--synthetic-api-key-file", "key"),
+    ("--remote-program", "key"),
+];
+
+/// The commands that take the record of a job, and their flags.
+const OF_JOBS: [&str; 6] =
+    ["jobs list", "jobs show one", "jobs logs one", "jobs wait one", "jobs cancel one", "jobs fetch one --out new"];
+const PATHS_OF_JOBS: [(&str, &str); 4] = [
+    ("--store", "telemetry.sqlite"),
+    ("--config", "tunesmith.toml"),
+    ("--approvals", "approvals.sqlite"),
+    ("--people", "people.toml"),
 ];
 
 /// Every other flag and argument that takes a path, in a command that `acme` could give; `{}` is the path, and the name behind it
 /// is what of `beta`'s it is tried with.
 const PATHS: &[(&str, &str, &str)] = &[
     ("extract --output", "extract --output {}", "records.jsonl"),
+    ("train --out", "train --job own/job.json --out {}", "new"),
+    ("jobs fetch --out", "jobs fetch one --out {}", "new"),
     ("review --approvals", "review list --approvals {}", "approvals.sqlite"),
     ("review --store", "review list --store {}", "telemetry.sqlite"),
     ("review --config", "review list --config {}", "tunesmith.toml"),
@@ -218,11 +231,19 @@ fn paths() -> Vec<(String, String, &'static str)> {
         (format!("{command} {flag}"), format!("{command} {flag} {{}}"), of_beta)
     };
     let of_runs = OF_RUNS.into_iter().flat_map(|command| PATHS_OF_RUNS.map(|path| (command, path))).map(of_run);
+    let of_job = |(command, (flag, of_beta)): (&str, (&str, &'static str))| {
+        let name = command.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        (format!("{name} {flag}"), format!("{command} {flag} {{}}"), of_beta)
+    };
+    let of_jobs = OF_JOBS.into_iter().flat_map(|command| PATHS_OF_JOBS.map(|path| (command, path))).map(of_job);
+    let of_runs = of_runs.chain(of_jobs);
     let others = PATHS.iter().map(|&(name, line, of_beta)| (name.to_owned(), line.to_owned(), of_beta));
     of_runs.chain(others).collect()
 }
 /// Arguments of paths that are the operator's, or refused where there is one.
-const OF_OPERATOR: [&str; 9] = [
+const OF_OPERATOR: [&str; 11] = [
+    "serve --jobs-dir",
+    "serve --worker-token-file",
     "serve --approvals",
     "serve --people",
     "serve --output-dir",

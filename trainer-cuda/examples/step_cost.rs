@@ -12,6 +12,8 @@
 //! | `--precision` | `f32` (default) or `bf16` |
 //! | `--no-shared-prefix` | puts random token ids in the place of each prompt's; the sides of a pair keep one prompt |
 //!
+//! Where the environment says that it is one of several ranks, it is: see `benchmarks/ranks/run.sh`.
+//!
 //! `benchmarks/trainer/peers.py` prints the same fields of what one would run instead.
 
 #[path = "step_cost/flags.rs"]
@@ -38,6 +40,7 @@ use trainer_cuda::encode::{EncodeConfig, LossOn, PairRecord, Prompt, Record, Ski
 use trainer_cuda::encode::{encode_dpo, encode_sft, encode_triplets};
 use trainer_cuda::formats::BaseModel;
 use trainer_cuda::method::{Dpo, Method, Sft, Triplets};
+use trainer_cuda::ranks::{Ranks, Timeouts};
 use trainer_cuda::trainer::Trainer;
 
 use flags::Flags;
@@ -200,6 +203,9 @@ fn measure<M: Method>(options: &Options, method: M, examples: &[M::Example]) -> 
         return Err(format!("{} examples are less than a batch of {}", examples.len(), config.batch_size).into());
     }
     let mut trainer = Trainer::new(method, config.clone())?;
+    if let Some(ranks) = Ranks::from_environment()? {
+        trainer = trainer.over(ranks.meet(Timeouts::default())?)?;
+    }
     let setup_cpu = usage::cpu_seconds();
     let (mut wall, mut cpu, mut done) = (Vec::new(), Vec::new(), Vec::new());
     let mut first_step = 0.0;
@@ -215,6 +221,8 @@ fn measure<M: Method>(options: &Options, method: M, examples: &[M::Example]) -> 
     let per_step = |tokens: usize| tokens as f64 / *steps as f64;
     Ok(json!({
         "program": "tunesmith",
+        "rank": trainer.share().rank(),
+        "ranks": trainer.share().world_size(),
         "device": trainer.method().device().describe(),
         "batch_size": config.batch_size,
         "precision": config.precision,

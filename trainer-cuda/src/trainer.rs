@@ -189,6 +189,20 @@ impl<M: Method> Trainer<M> {
         checkpoints: Option<&Checkpoints>,
         on_event: &mut dyn FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Outcome> {
+        let outcome = self.run(train, held_out, checkpoints, on_event);
+        if let Some(collective) = self.collective.as_mut().filter(|_| outcome.is_err()) {
+            collective.give_up();
+        }
+        outcome
+    }
+
+    fn run(
+        &mut self,
+        train: &[M::Example],
+        held_out: &[M::Example],
+        checkpoints: Option<&Checkpoints>,
+        on_event: &mut dyn FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Outcome> {
         let config = self.config.clone();
         let steps_per_epoch = config.steps_per_epoch(train.len());
         let total_steps = steps_per_epoch * config.epochs;

@@ -25,7 +25,29 @@ pub enum ArtefactError {
         /// Its words.
         message: String,
     },
-    /// The store failed, or the way there: it was tried again for a while already.
+    /// It takes no signature of ours, because its clock and ours differ.
+    #[error(
+        "`{url}` does not take our signatures ({message}): this machine's clock is wrong; set it (`timedatectl set-ntp true`)"
+    )]
+    Clock {
+        /// The store.
+        url: String,
+        /// Its words.
+        message: String,
+    },
+    /// It understands and does not want: a bucket that isn't there, a name that it does not take.
+    #[error("cannot {action} `{url}/{path}`: {message}; is that the right bucket or container, and the right region?")]
+    Refused {
+        /// `read`, `write`, `list`, `remove`
+        action: &'static str,
+        /// The store.
+        url: String,
+        /// The object.
+        path: String,
+        /// Its words.
+        message: String,
+    },
+    /// The store failed, or the way there: a little later it may go better.
     #[error("cannot {action} `{url}/{path}`: {message}")]
     Store {
         /// `read`, `write`, `list`, `remove`

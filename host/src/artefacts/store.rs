@@ -7,7 +7,8 @@ use futures_util::TryStreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 
-use super::ArtefactError;
+use super::failure::{Call, is_missing_file};
+use super::{ArtefactError, open};
 use crate::http::block_on;
 
 /// A larger file goes in parts, so that no more than a part is in memory.
@@ -43,7 +44,10 @@ impl ArtefactStore {
     pub fn open(url: &str, environment: bool) -> Result<Self, ArtefactError> {
         let ours = |(name, _): &(String, String)| name.starts_with("AWS_") || name.starts_with("AZURE_");
         let variables = std::env::vars().filter(|pair| environment && ours(pair));
-        Self::with_options(url, variables.map(|(name, value)| (name.to_ascii_lowercase(), value)))
+        let options = variables.map(|(name, value)| (name.to_ascii_lowercase(), value));
+        // Who may not have the environment's keys may not have the machine's role either: requests go unsigned.
+        let unsigned = (!environment).then(|| ("skip_signature".to_owned(), "true".to_owned()));
+        Self::with_options(url, options.chain(unsigned))
     }
 
     /// The folder at `url`, with the options of `object_store`: `aws_access_key_id`, `azure_storage_account_key`, `allow_http`.
@@ -55,12 +59,12 @@ impl ArtefactStore {
         let parsed = reqwest::Url::parse(url).map_err(|error| address(error.to_string()))?;
         let mut options: Vec<_> = options.into_iter().collect();
         // Who writes `http://` means it.
-        if parsed.scheme() == "http" {
+        let is_plain = |(key, value): &(String, String)| key.contains("endpoint") && value.starts_with("http://");
+        if parsed.scheme() == "http" || options.iter().any(is_plain) {
             options.push(("allow_http".to_owned(), "true".to_owned()));
         }
         crate::http::install_crypto();
-        let (store, root) =
-            object_store::parse_url_opts(&parsed, options).map_err(|error| address(error.to_string()))?;
+        let (store, root) = open::open(&parsed, options).map_err(|error| address(error.to_string()))?;
         let takes_parts = !matches!(parsed.scheme(), "http" | "https");
         Ok(Self { store: store.into(), url: url.trim_end_matches('/').to_owned(), root, takes_parts })
     }
@@ -132,7 +136,28 @@ impl ArtefactStore {
         let object = self.object(path);
         match block_on(async { self.store.get(&object).await?.bytes().await }) {
             Ok(bytes) => Ok(Some(bytes.to_vec())),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_missing_file(&error) => Ok(None),
+            Err(error) => Err(self.failed("read", path)(error)),
+        }
+    }
+
+    /// Reads what a file has from byte `from` on: nothing where it is no longer than that, `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ArtefactError`].
+    pub fn get_from(&self, path: &str, from: u64) -> Result<Option<Vec<u8>>, ArtefactError> {
+        let object = self.object(path);
+        let size = match block_on(async { self.store.head(&object).await }) {
+            Ok(meta) => meta.size,
+            Err(error) if is_missing_file(&error) => return Ok(None),
+            Err(error) => return Err(self.failed("read", path)(error)),
+        };
+        if size <= from {
+            return Ok(Some(Vec::new()));
+        }
+        match block_on(async { self.store.get_range(&object, from..size).await }) {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(error) if is_missing_file(&error) => Ok(None),
             Err(error) => Err(self.failed("read", path)(error)),
         }
     }
@@ -146,7 +171,7 @@ impl ArtefactStore {
         let object = self.object(path);
         let stream = match block_on(async { self.store.get(&object).await }) {
             Ok(result) => result.into_stream(),
-            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(error) if is_missing_file(&error) => return Ok(false),
             Err(error) => return Err(self.failed("read", path)(error)),
         };
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -187,7 +212,8 @@ impl ArtefactStore {
     pub fn remove(&self, path: &str) -> Result<(), ArtefactError> {
         let object = self.object(path);
         match block_on(async { self.store.delete(&object).await }) {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_missing_file(&error) => Ok(()),
             Err(error) => Err(self.failed("remove", path)(error)),
         }
     }
@@ -210,25 +236,8 @@ impl ArtefactStore {
 
     fn failed(&self, action: &'static str, path: &str) -> impl FnOnce(object_store::Error) -> ArtefactError {
         let (url, path) = (self.url.clone(), path.to_owned());
-        move |error| {
-            let message = innermost(&error);
-            match error {
-                object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                    ArtefactError::Credentials { url, message }
-                }
-                _ => ArtefactError::Store { action, url, path, message },
-            }
-        }
+        move |error| Call { action, url: &url, path: &path }.failed(&error)
     }
-}
-
-/// The cause that says most: the outer ones repeat each other.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]
@@ -248,6 +257,9 @@ mod tests {
         assert_eq!(store.at("out").list().unwrap(), [entry("result.json", 2)]);
         assert_eq!(store.at("out").get("result.json").unwrap().as_deref(), Some(&b"{}"[..]));
         assert_eq!(store.get("out/nothing").unwrap(), None);
+        assert_eq!(store.get_from("out/result.json", 1).unwrap().as_deref(), Some(&b"}"[..]));
+        assert_eq!(store.get_from("out/result.json", 2).unwrap().as_deref(), Some(&b""[..]));
+        assert_eq!(store.get_from("out/nothing", 1).unwrap(), None);
 
         let copy = root.path().join("copies/large");
         assert!(store.get_file("bundle/large", &copy).unwrap());

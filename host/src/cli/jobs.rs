@@ -66,3 +66,11 @@ pub enum JobsCommand {
         out: PathBuf,
     },
 }
+
+/// Arguments of `sagemaker-entrypoint`.
+#[derive(Debug, Args)]
+pub struct SagemakerEntrypointArgs {
+    /// What SageMaker gives its images: `train`
+    #[arg(value_parser = ["train"], default_value = "train")]
+    pub role: String,
+}

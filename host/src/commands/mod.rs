@@ -20,6 +20,7 @@ mod plugins;
 mod prune;
 mod review;
 mod runs;
+mod sagemaker_entrypoint;
 mod serve;
 mod sync;
 mod train;
@@ -99,6 +100,7 @@ fn run(command: Command, scope: &ScopeArgs, json: bool, progress: &Progress) -> 
         Command::Runs(command) => runs::run(scope, command, progress),
         Command::Jobs(command) => jobs::run(scope, command, progress),
         Command::Train(args) => train::run(scope, args, progress),
+        Command::SagemakerEntrypoint(_) => sagemaker_entrypoint::run(),
         Command::Extract(args) => {
             if let Some(output) = &args.output {
                 scope.check_write("--output", output)?;

@@ -131,18 +131,19 @@ pub fn finetune(config: &RunConfig, checkpoint: Checkpoint, progress: &Progress)
 /// Where a run trains.
 enum Place {
     /// On this machine, which is open.
-    Here { machine: Machine, training: TrainConfig },
+    Here { machine: Box<Machine>, training: Box<TrainConfig> },
     /// As a job of an engine, which has been asked whether it would.
-    There(Elsewhere),
+    There(Box<Elsewhere>),
 }
 
 impl Place {
     fn open(config: &RunConfig) -> Result<Self, HostError> {
         if let Some(remote) = &config.remote {
-            return Ok(Self::There(Elsewhere::open(config, remote)?));
+            return Ok(Self::There(Box::new(Elsewhere::open(config, remote)?)));
         }
         let (machine, precision) = Machine::open(&config.compute, config.execution.memory_limit)?;
-        Ok(Self::Here { machine, training: TrainConfig { precision, ..config.training.clone() } })
+        let training = TrainConfig { precision, ..config.training.clone() };
+        Ok(Self::Here { machine: Box::new(machine), training: Box::new(training) })
     }
 }
 
@@ -204,7 +205,7 @@ impl Run<'_> {
         let (produced, job) = match place {
             Place::Here { machine, training } => {
                 let work = self.work(&training, train, held_out);
-                (work.on::<R>(machine, &Workplace::of_run(run_dir), progress)?, None)
+                (work.on::<R>(*machine, &Workplace::of_run(run_dir), progress)?, None)
             }
             Place::There(elsewhere) => {
                 let work = self.work(&config.training, train, held_out);

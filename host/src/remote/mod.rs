@@ -1,5 +1,6 @@
 //! Engines that train elsewhere. Read [`TrainingBackend`] first: what an engine is to us; then [`Drive`]: what becomes of a job.
 
+mod azure_ml;
 mod backend;
 pub mod cost;
 mod drive;
@@ -9,6 +10,11 @@ mod jobs;
 mod kubernetes;
 mod logs;
 mod persistent;
+mod ray;
+pub mod sagemaker;
+mod slurm;
+#[cfg(test)]
+mod tests;
 mod verify;
 pub(crate) mod worker;
 
@@ -28,11 +34,12 @@ use crate::config::{Provider, RemoteConfig};
 /// # Errors
 /// [`RemoteError::Config`], [`RemoteError::Credentials`] where they can't be read, [`RemoteError::Program`].
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn TrainingBackend>, RemoteError> {
-    match config.provider {
-        Provider::Modal => Ok(Box::new(worker::Worker::new(config)?)),
-        Provider::Kubernetes => Ok(Box::new(kubernetes::Kubernetes::new(config)?)),
-        Provider::Ray | Provider::Slurm | Provider::Sagemaker | Provider::AzureMl => {
-            Err(RemoteError::Config { key: "backend_provider", message: "is not there yet".to_owned() })
-        }
-    }
+    Ok(match config.provider {
+        Provider::Ray => Box::new(ray::Ray::new(config)?),
+        Provider::Slurm => Box::new(slurm::Slurm::new(config)?),
+        Provider::Kubernetes => Box::new(kubernetes::Kubernetes::new(config)?),
+        Provider::Sagemaker => Box::new(sagemaker::Sagemaker::new(config)?),
+        Provider::AzureMl => Box::new(azure_ml::AzureMl::new(config)?),
+        Provider::Modal => Box::new(worker::Worker::new(config)?),
+    })
 }

@@ -19,7 +19,12 @@ pub struct Persistent {
 impl Persistent {
     /// Calls of `backend`, each repeated for a minute.
     pub fn new(backend: Box<dyn TrainingBackend>) -> Self {
-        Self { backend, patience: PATIENCE }
+        Self::patient_for(backend, PATIENCE)
+    }
+
+    /// Calls of `backend`, each repeated for as long as `patience`.
+    pub fn patient_for(backend: Box<dyn TrainingBackend>, patience: Duration) -> Self {
+        Self { backend, patience }
     }
 
     fn repeated<T>(&self, what: &str, mut call: impl FnMut() -> Result<T, RemoteError>) -> Result<T, RemoteError> {

@@ -25,6 +25,9 @@ pub enum TenantError {
     )]
     NotGranted { tenant: String, what: &'static str, value: String, grant: &'static str },
 
+    #[error("tenant `{tenant}` may not use `{what} = \"{value}\"`: it would run as the machine's user; leave it out")]
+    OperatorsOnly { tenant: String, what: &'static str, value: String },
+
     #[error(
         "`{}` holds {used}, and its quota is {quota}: remove adapters that are not needed, or have the operator raise `output_quota`",
         folder.display()

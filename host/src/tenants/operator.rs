@@ -184,6 +184,16 @@ impl Operator {
                 TenantError::Operator { file: self.path.clone(), what }
             })
         };
+        let remote_providers = terms.remote_providers.as_ref().or(defaults.remote_providers.as_ref());
+        if let Some(provider) = remote_providers.into_iter().flatten().find(|provider| !provider.keeps_tenants_apart())
+        {
+            let what = format!(
+                "`remote_providers` has `{}`, which runs programs and spends as the machine's user: tenants may have `ray` and \
+                 `modal`, a worker of our own included",
+                provider.name()
+            );
+            return Err(TenantError::Operator { file: self.path.clone(), what });
+        }
         Ok(Granted {
             store_quota: bytes("store_quota", &terms.store_quota, &defaults.store_quota)?,
             output_quota: bytes("output_quota", &terms.output_quota, &defaults.output_quota)?,
@@ -195,9 +205,7 @@ impl Operator {
             synthetic_urls: Some(
                 terms.synthetic_urls.clone().or_else(|| defaults.synthetic_urls.clone()).unwrap_or_default(),
             ),
-            remote_providers: Some(
-                terms.remote_providers.clone().or_else(|| defaults.remote_providers.clone()).unwrap_or_default(),
-            ),
+            remote_providers: Some(remote_providers.cloned().unwrap_or_default()),
             remote_urls: Some(terms.remote_urls.clone().or_else(|| defaults.remote_urls.clone()).unwrap_or_default()),
         })
     }

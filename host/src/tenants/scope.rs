@@ -228,18 +228,27 @@ impl Tenant {
 
     /// Other machines are reached as the machine's user, whoever asks.
     fn check_remote(&self, options: &Options) -> Result<(), TenantError> {
+        let remote = &options.remote;
+        for (what, file) in remote.files() {
+            self.check(file, what, file, "read", &[&self.folder])?;
+        }
         let Some(provider) = options.backend_provider.filter(|_| options.backend == Some(Backend::Remote)) else {
             return Ok(());
         };
+        let (tenant, grant) = (self.id.clone(), "remote_providers");
         if !self.granted.remote_providers.iter().flatten().any(|granted| *granted == provider) {
             let (what, value) = ("backend_provider", provider.name().to_owned());
-            return Err(TenantError::NotGranted { tenant: self.id.clone(), what, value, grant: "remote_providers" });
+            return Err(TenantError::NotGranted { tenant, what, value, grant });
         }
-        let remote = &options.remote;
-        for (what, url) in remote.addresses() {
-            self.check_url(what, url, "remote_urls", &self.granted.remote_urls)?;
+        // It would run as the user that the engine knows, not as the tenant.
+        if let Some(program) = &remote.remote_program {
+            let (what, value) = ("remote.remote_program", program.display().to_string());
+            return Err(TenantError::OperatorsOnly { tenant, what, value });
         }
-        remote.files().into_iter().try_for_each(|(what, file)| self.check(file, what, file, "read", &[&self.folder]))
+        remote
+            .addresses()
+            .into_iter()
+            .try_for_each(|(what, url)| self.check_url(what, url, "remote_urls", &self.granted.remote_urls))
     }
 
     fn check_plugin(&self, plugin: &str) -> Result<(), TenantError> {

@@ -23,6 +23,8 @@ mod layer_norm;
 mod linear;
 mod lora;
 mod matrix;
+mod mpi;
+mod mpi_library;
 mod pages;
 mod parallel;
 mod rms_norm;
@@ -50,7 +52,7 @@ use crate::device::{
 };
 use crate::formats::StoredTensor;
 use crate::plan::{DeviceSizes, MemoryPlan};
-use crate::ranks::{Collective, Group, Mpi};
+use crate::ranks::{Collective, Group};
 
 /// The device. Its results do not depend on the number of threads.
 pub struct Cpu {
@@ -102,7 +104,7 @@ impl Device for Cpu {
     }
 
     fn join(&self, group: Group) -> Result<Box<dyn Collective<Self>>> {
-        Ok(Box::new(Mpi::new(group)?))
+        Ok(Box::new(mpi::Mpi::new(group)?))
     }
 
     fn reserve(&self, _: &MemoryPlan) -> Result<()> {

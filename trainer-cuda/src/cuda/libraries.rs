@@ -10,9 +10,12 @@ use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The driver's library, and the one for matrix products.
+/// The driver's library, the one for matrix products, and the one that joins several GPUs.
 const DRIVER: &str = "libcuda";
 const PRODUCTS: &str = "libcublasLt";
+const RANKS: &str = "libnccl";
+/// How a library's file goes on: the driver's in 1, NCCL's in 2, the other's in CUDA's version.
+const SUFFIXES: [&str; 5] = ["so.1", "so.13", "so.12", "so.2", "so"];
 
 /// Where systems and packages put them, beside the places that the loader knows.
 const FOLDERS: [&str; 10] = [
@@ -63,6 +66,11 @@ pub(super) fn open(folder: Option<&Path>) -> &'static Libraries {
     })
 }
 
+/// Opens NCCL, which only a run of several ranks needs.
+pub(super) fn open_nccl(folder: Option<&Path>) -> (Found, Option<Library>) {
+    open_one(RANKS, folder)
+}
+
 /// The address of a symbol of the driver, where a driver is open and has it.
 pub(super) fn symbol(name: &str) -> Option<*mut c_void> {
     let library = OPEN.get()?.driver_handle.as_ref()?;
@@ -96,19 +104,19 @@ fn candidates(name: &str, folder: Option<&Path>) -> Vec<PathBuf> {
     if !named.is_empty() {
         return named;
     }
-    // The loader's own places, LD_LIBRARY_PATH among them; the driver's soname ends in 1, the other's in CUDA's version.
-    let by_name = ["so.1", "so.13", "so.12", "so"].map(|suffix| PathBuf::from(format!("{name}.{suffix}")));
+    // The loader's own places, LD_LIBRARY_PATH among them.
+    let by_name = SUFFIXES.map(|suffix| PathBuf::from(format!("{name}.{suffix}")));
     let folders = FOLDERS.map(PathBuf::from).into_iter().chain(python_packages());
     by_name.into_iter().chain(folders.flat_map(|folder| files_of(name, &folder))).collect()
 }
 
-/// `libcublasLt.so`, `libcublasLt.so.12`: those that the bindings ask for by name.
+/// `libcublasLt.so`, `libcublasLt.so.12`: those that are asked for by name.
 fn files_of(name: &str, folder: &Path) -> Vec<PathBuf> {
-    let files = ["so.1", "so.13", "so.12", "so"].map(|suffix| folder.join(format!("{name}.{suffix}")));
+    let files = SUFFIXES.map(|suffix| folder.join(format!("{name}.{suffix}")));
     files.into_iter().filter(|file| file.is_file()).collect()
 }
 
-/// Where `pip install nvidia-cublas` puts it for the user or the system.
+/// Where `pip install nvidia-cublas` and its like put them for the user or the system.
 fn python_packages() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/lib"));
     let roots = home.into_iter().chain(["/usr/local/lib", "/usr/lib"].map(PathBuf::from));
@@ -118,7 +126,7 @@ fn python_packages() -> Vec<PathBuf> {
     });
     let packages = pythons.flat_map(|python| ["site-packages", "dist-packages"].map(|packages| python.join(packages)));
     packages
-        .flat_map(|packages| ["cu13", "cublas"].map(|part| packages.join("nvidia").join(part).join("lib")))
+        .flat_map(|packages| ["cu13", "cublas", "nccl"].map(|part| packages.join("nvidia").join(part).join("lib")))
         .collect()
 }
 

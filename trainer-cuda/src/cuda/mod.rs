@@ -20,6 +20,7 @@ mod losses;
 mod low_rank;
 mod memory;
 mod nccl;
+mod nccl_library;
 mod norms;
 mod pool;
 mod products;

@@ -26,25 +26,13 @@ struct Peer {
     frames: Receiver<Frame>,
 }
 
-/// Who is no longer there.
+/// The first rank that is no longer there.
 #[derive(Clone, Default)]
-pub(super) struct Gone {
-    /// Ended without a word.
+struct Gone {
+    /// It ended without a word.
     lost: Arc<OnceLock<usize>>,
-    /// Has all that it needs: the others may still be at their last sum.
+    /// It has all that it needs.
     left: Arc<OnceLock<usize>>,
-}
-
-impl Gone {
-    /// A rank that was lost.
-    pub(super) fn lost(&self) -> Option<usize> {
-        self.lost.get().copied()
-    }
-
-    /// A rank that has ended, one way or the other.
-    pub(super) fn left(&self) -> Option<usize> {
-        self.lost().or(self.left.get().copied())
-    }
 }
 
 impl Control {
@@ -68,13 +56,23 @@ impl Control {
         Ok(Self { share, peers, gone })
     }
 
-    /// Who is no longer there.
-    pub(super) fn gone(&self) -> Gone {
-        self.gone.clone()
+    /// A rank that has ended, in order or not.
+    pub(super) fn gone(&self) -> Option<usize> {
+        self.gone.lost.get().or(self.gone.left.get()).copied()
+    }
+
+    /// The same, where something has already broken off: the thread that reads the connection may be about to tell.
+    pub(super) fn gone_soon(&self) -> Option<usize> {
+        for _ in 0..5 {
+            if let Some(rank) = self.gone() {
+                return Some(rank);
+            }
+            thread::sleep(PAUSE);
+        }
+        None
     }
 
     /// Adds up `values` over all ranks, in the order of the ranks: all get the same bits.
-    #[expect(dead_code)] // of GPUs alone
     pub(super) fn sum(&self, values: &mut [f64], waiting: Waiting) -> Result<()> {
         if self.share.rank() == 0 {
             let peers: Vec<_> = (0..self.peers.len()).map(|peer| self.receive(peer, waiting)).collect::<Result<_>>()?;
@@ -124,7 +122,7 @@ impl Control {
                 Ok(frame) => return Ok(frame),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.lost(self.rank_of(peer))),
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Some(lost) = self.gone.lost() {
+                    if let Some(&lost) = self.gone.lost.get() {
                         return Err(self.lost(lost));
                     }
                     waiting.check("waiting for the other ranks")?;
@@ -135,9 +133,7 @@ impl Control {
 
     /// Of the rank that was lost first: what else broke off did for that reason.
     fn lost(&self, rank: usize) -> TrainerError {
-        // The thread that reads may be about to tell.
-        thread::sleep(PAUSE);
-        let rank = self.gone.lost().unwrap_or(rank);
+        let rank = self.gone_soon().unwrap_or(rank);
         TrainerError::RankLost { rank, world_size: self.share.world_size() }
     }
 

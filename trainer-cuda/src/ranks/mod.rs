@@ -1,23 +1,26 @@
 //! Training on more than one rank: every rank has the data and the frozen model, computes its [`Share`] of each optimiser
 //! step, and updates with the sum of all ranks' gradients.
 //!
-//! [`Ranks`] is what the launcher says, [`Group`] are ranks that have met, a [`Collective`] adds up over them: `mpi.rs` on the
-//! CPU, `cuda/nccl.rs` on GPUs. The loss is normalised over the whole step, so that a sum is all that is needed.
+//! [`Ranks`] is what the launcher says, [`Group`] are ranks that have met, a [`Collective`] adds up over them: `cpu/mpi.rs` or
+//! `cuda/nccl.rs`. The loss is normalised over the whole step, so that a sum is all that is needed.
 
 mod control;
 mod environment;
 mod evaluation;
 mod frame;
-mod mpi;
-mod mpi_library;
+mod launch;
+mod link;
 mod pmi;
 mod rendezvous;
 mod share;
+#[cfg(test)]
+mod tests;
 
 pub use share::Share;
 
 pub(crate) use evaluation::sum_evaluation;
-pub(crate) use mpi::Mpi;
+pub(crate) use launch::Processes;
+pub(crate) use link::Link;
 
 use crate::device::{Device, StepState, Trainable};
 use crate::{Result, TrainerError};
@@ -56,6 +59,9 @@ pub trait Collective<D: Device> {
     /// # Errors
     /// [`TrainerError::RankLost`]; [`TrainerError::Collective`].
     fn wait(&mut self, device: &D) -> Result<()>;
+
+    /// The run failed here: no other rank is waited for when this is dropped.
+    fn give_up(&mut self) {}
 }
 
 /// How long ranks wait for each other.
@@ -163,37 +169,41 @@ impl Group {
         self.share
     }
 
-    /// All ranks train on the same kind of device, or none does: their sums would not meet.
-    fn agree_on_device(&self, kind: &str) -> Result<()> {
-        let Some(met) = &self.met else { return Ok(()) };
-        let theirs = met.control.broadcast(kind.as_bytes().to_vec(), Waiting::new(self.timeouts.rendezvous))?;
-        match theirs == kind.as_bytes() {
-            true => Ok(()),
-            false => Err(TrainerError::Collective {
-                operation: "choosing the device".to_owned(),
-                message: format!(
-                    "rank 0 trains on `{}`, rank {} on `{kind}`; name one device for all",
-                    String::from_utf8_lossy(&theirs),
-                    self.share.rank()
-                ),
-            }),
-        }
+    /// The connections of ranks that all train on a device of that kind.
+    ///
+    /// # Errors
+    /// [`TrainerError::RankEnvironment`] where the launcher named no address; those of [`Met::agree_on_device`].
+    pub(crate) fn into_link(self, kind: &str) -> Result<Link> {
+        let Group { share, timeouts, met, .. } = self;
+        let Some(met) = met else {
+            return Err(TrainerError::RankEnvironment {
+                what: "`MASTER_ADDR` is not set".to_owned(),
+                remedy:
+                    "set it to the host of rank 0, and `MASTER_PORT` to a free port there: on GPUs the ranks meet by it"
+                        .to_owned(),
+            });
+        };
+        let link = Link::new(share, met.control, timeouts.step);
+        link.agree_on_device(kind)?;
+        Ok(link)
     }
 }
 
 /// Until when ranks wait for each other.
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+pub(crate) struct Waiting {
     timeout: Duration,
     deadline: Instant,
 }
 
 impl Waiting {
-    fn new(timeout: Duration) -> Self {
+    /// From now on.
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, deadline: Instant::now() + timeout }
     }
 
-    fn check(self, operation: &str) -> Result<()> {
+    /// An error once the time is over.
+    pub(crate) fn check(self, operation: &str) -> Result<()> {
         if Instant::now() < self.deadline {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Ranks that are processes, joined by an MPI library of this machine.
 
 use crate::run::{Alone, Ranked, Run, Which, assert_same, config};
+use serde::de::DeserializeOwned;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -16,7 +17,7 @@ use trainer_cuda::ranks::{Ranks, Timeouts};
 use trainer_cuda::trainer::{Event, Trainer};
 
 /// Where a process that is a rank leaves what it has; whoever starts ranks sets it.
-const FOLDER: &str = "TUNESMITH_TEST_RANKS";
+pub(crate) const FOLDER: &str = "TUNESMITH_TEST_RANKS";
 
 /// This process, as a rank.
 struct Process {
@@ -53,6 +54,12 @@ impl Process {
 }
 
 impl Ranked for Process {
+    type Device = Cpu;
+
+    fn device(&self) -> Cpu {
+        Cpu::new(Some(1))
+    }
+
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
         let timeouts = Timeouts { rendezvous: Duration::from_secs(30), step: Duration::from_secs(60) };
         let group = Ranks::from_environment()?.unwrap().meet(timeouts)?;
@@ -78,7 +85,7 @@ impl Ranked for Process {
 }
 
 /// Ranks that were started; killed where they are forgotten.
-struct Started(Vec<Child>);
+pub(crate) struct Started(pub(crate) Vec<Child>);
 
 impl Drop for Started {
     fn drop(&mut self) {
@@ -96,14 +103,16 @@ fn free_port() -> u16 {
 /// This test again, as rank `rank` of as many.
 fn command(test: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"]).env(FOLDER, folder);
+    command.args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]).env(FOLDER, folder);
     command
 }
 
-fn start(test: &str, folder: &Path, world_size: usize) -> Started {
+pub(crate) fn start(test: &str, folder: &Path, world_size: usize) -> Started {
     let port = free_port().to_string();
     let start = |rank: usize| {
         let mut command = command(test, folder);
+        // NCCL takes ranks on one GPU for those of two hosts, or refuses them.
+        command.env("NCCL_HOSTID", rank.to_string());
         command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
         command.env("WORLD_SIZE", world_size.to_string()).env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -113,7 +122,7 @@ fn start(test: &str, folder: &Path, world_size: usize) -> Started {
 
 impl Started {
     /// Waits for all; the exit code and standard error of each.
-    fn wait(mut self, patience: Duration) -> Vec<(Option<i32>, String)> {
+    pub(crate) fn wait(mut self, patience: Duration) -> Vec<(Option<i32>, String)> {
         let deadline = Instant::now() + patience;
         let mut ends = Vec::new();
         for child in &mut self.0 {
@@ -133,7 +142,7 @@ impl Started {
 }
 
 /// What the ranks left, once all ended well.
-fn runs(started: Started, folder: &Path) -> Vec<Run> {
+pub(crate) fn runs<R: DeserializeOwned>(started: Started, folder: &Path) -> Vec<R> {
     let world_size = started.0.len();
     for (rank, (code, text)) in started.wait(Duration::from_secs(120)).into_iter().enumerate() {
         assert_eq!(code, Some(0), "rank {rank}: {text}");
@@ -141,7 +150,7 @@ fn runs(started: Started, folder: &Path) -> Vec<Run> {
     (0..world_size).map(|rank| read(folder, rank)).collect()
 }
 
-fn read(folder: &Path, rank: usize) -> Run {
+fn read<R: DeserializeOwned>(folder: &Path, rank: usize) -> R {
     serde_json::from_slice(&fs::read(folder.join(format!("run-{rank}"))).unwrap()).unwrap()
 }
 
@@ -150,7 +159,7 @@ fn trains_as_one(test: &str, which: Which, world_size: usize) {
         return process.work(which);
     }
     let folder = tempfile::tempdir().unwrap();
-    let runs = runs(start(test, folder.path(), world_size), folder.path());
+    let runs: Vec<Run> = runs(start(test, folder.path(), world_size), folder.path());
     assert!(runs.iter().all(|run| *run == runs[0]), "a rank has something of its own");
     assert_same(&runs[0], &Alone(None).run(which, &config()).unwrap(), &format!("{which:?}"));
 }
@@ -193,49 +202,52 @@ fn one_process_goes_on_where_two_were_stopped() {
         return Process { checkpoints, stops: Some((1, 5)), ..process }.work(Which::Sft);
     }
     let folder = tempfile::tempdir().unwrap();
-    let stopped = runs(start(test, folder.path(), 2), folder.path());
+    let stopped: Vec<Run> = runs(start(test, folder.path(), 2), folder.path());
     assert!(stopped.iter().all(|run| run.outcome.0 == 5), "rank 1 was told, both stopped");
     let rest = Alone(Some(&saved(folder.path()))).run(Which::Sft, &config()).unwrap();
     assert_eq!(rest.outcome.1, Some(5));
     assert_same(&rest, &Alone(None).run(Which::Sft, &config()).unwrap(), "gone on with");
 }
 
-/// Kills `dying` of two ranks in the middle of the run.
-fn ends_the_other(test: &str, dying: usize) {
+/// Kills rank `dying` in the middle of the run.
+fn ends_the_others(test: &str, world_size: usize, dying: usize) {
     if let Some(process) = Process::this() {
         return Process { dies: Some((dying, 3)), ..process }.work(Which::Sft);
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut started = start(test, folder.path(), 2);
+    let mut started = start(test, folder.path(), world_size);
     let deadline = Instant::now() + Duration::from_secs(60);
     while !folder.path().join("dying").exists() {
         assert!(Instant::now() < deadline, "the run did not come to its third step");
         thread::sleep(Duration::from_millis(10));
     }
-    thread::sleep(Duration::from_millis(200)); // the other one waits for it by now
+    thread::sleep(Duration::from_millis(200)); // the others wait for it by now
     let killed = Instant::now();
     started.0[dying].kill().unwrap();
-    let (code, text) = started.wait(Duration::from_secs(10)).swap_remove(1 - dying);
-    println!("the other ended after {:?}", killed.elapsed());
-    assert_eq!(code, Some(3), "{text}");
-    let expected = format!(
-        "error of rank {}: rank {dying} of 2 was lost: its process ended or can't be reached; see its own error, and start \
-         all ranks again: they go on from the last checkpoint\n",
-        1 - dying
-    );
-    assert_eq!(text, expected);
+    for (rank, (code, text)) in started.wait(Duration::from_secs(10)).into_iter().enumerate() {
+        if rank == dying {
+            continue;
+        }
+        assert_eq!(code, Some(3), "{text}");
+        let expected = format!(
+            "error of rank {rank}: rank {dying} of {world_size} was lost: its process ended or can't be reached; see its own \
+             error, and start all ranks again: they go on from the last checkpoint\n"
+        );
+        assert_eq!(text, expected);
+    }
+    println!("the others ended after {:?}", killed.elapsed());
 }
 
 #[test]
 #[ignore = "needs an MPI library: apt install libmpich12"]
-fn the_death_of_rank_1_ends_rank_0_with_an_error() {
-    ends_the_other("processes::the_death_of_rank_1_ends_rank_0_with_an_error", 1);
+fn the_death_of_a_rank_ends_the_others_with_an_error() {
+    ends_the_others("processes::the_death_of_a_rank_ends_the_others_with_an_error", 3, 2);
 }
 
 #[test]
 #[ignore = "needs an MPI library: apt install libmpich12"]
-fn the_death_of_rank_0_ends_rank_1_with_an_error() {
-    ends_the_other("processes::the_death_of_rank_0_ends_rank_1_with_an_error", 0);
+fn the_death_of_rank_0_ends_the_other_with_an_error() {
+    ends_the_others("processes::the_death_of_rank_0_ends_the_other_with_an_error", 2, 0);
 }
 
 #[test]
@@ -254,7 +266,7 @@ fn ranks_that_mpirun_started_train_as_one() {
         .output();
     let output = started.unwrap_or_else(|error| panic!("mpirun.mpich: {error}; apt install mpich"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let runs = [0, 1].map(|rank| read(folder.path(), rank));
+    let runs: [Run; 2] = [0, 1].map(|rank| read(folder.path(), rank));
     assert_eq!(runs[0], runs[1]);
     assert_same(&runs[0], &Alone(None).run(Which::Sft, &config()).unwrap(), "mpirun");
 }

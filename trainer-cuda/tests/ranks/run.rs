@@ -57,8 +57,8 @@ pub(crate) struct Ways<'a, M: Method> {
     pub(crate) stop: &'a dyn Fn(&Event) -> bool,
 }
 
-/// Trains, on one thread.
-pub(crate) fn train<M: Method<Device = Cpu>>(
+/// Trains.
+pub(crate) fn train<M: Method>(
     method: M,
     config: &TrainConfig,
     data: &[M::Example],
@@ -83,7 +83,11 @@ pub(crate) fn train<M: Method<Device = Cpu>>(
 
 /// A run that does not depend on the method's type: what it is joined with does.
 pub(crate) trait Ranked {
-    fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>>;
+    type Device: Device;
+
+    fn device(&self) -> Self::Device;
+
+    fn join<M: Method<Device = Self::Device>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>>;
 
     fn checkpoints(&self) -> Option<&Checkpoints> {
         None
@@ -97,8 +101,8 @@ pub(crate) trait Ranked {
     where
         Self: Sized,
     {
-        fn go<M: Method<Device = Cpu>>(
-            ranked: &impl Ranked,
+        fn go<M: Method>(
+            ranked: &impl Ranked<Device = M::Device>,
             method: M,
             config: &TrainConfig,
             data: &[M::Example],
@@ -110,24 +114,24 @@ pub(crate) trait Ranked {
             };
             train(method, config, data, &ways)
         }
-        let cpu = Cpu::new(Some(1));
+        let device = self.device();
         match which {
             Which::Sft => {
                 let base = small::base();
                 let data = small::sequences(&base);
-                let method = Sft::new(cpu, &base, config, &data[..TRAIN], &data[TRAIN..])?;
+                let method = Sft::new(device, &base, config, &data[..TRAIN], &data[TRAIN..])?;
                 go(self, method, config, &data)
             }
             Which::Dpo => {
                 let base = small::base();
                 let data = small::pairs(&base);
-                let method = Dpo::new(cpu, &base, config, &data[..TRAIN], &data[TRAIN..], None)?;
+                let method = Dpo::new(device, &base, config, &data[..TRAIN], &data[TRAIN..], None)?;
                 go(self, method, config, &data)
             }
             Which::Triplets => {
                 let base = small::encoder_base();
                 let data = small::triplets(&base);
-                let method = Triplets::new(cpu, &base, config, &data[..TRAIN], &data[TRAIN..])?;
+                let method = Triplets::new(device, &base, config, &data[..TRAIN], &data[TRAIN..])?;
                 go(self, method, config, &data)
             }
         }
@@ -138,6 +142,12 @@ pub(crate) trait Ranked {
 pub(crate) struct Alone<'a>(pub(crate) Option<&'a Checkpoints>);
 
 impl Ranked for Alone<'_> {
+    type Device = Cpu;
+
+    fn device(&self) -> Cpu {
+        Cpu::new(Some(1))
+    }
+
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
         Ok(trainer)
     }
@@ -154,26 +164,31 @@ pub(crate) const TOLERANCE: f64 = 1e-5;
 /// The steps from the last one's end, the evaluations and the weights are the same up to [`TOLERANCE`]. What is counted is
 /// the same, but for tokens: prefixes are shared within a rank only.
 pub(crate) fn assert_same(run: &Run, alone: &Run, what: &str) {
+    assert_near(run, alone, what, TOLERANCE);
+}
+
+/// The same up to another tolerance.
+pub(crate) fn assert_near(run: &Run, alone: &Run, what: &str, tolerance: f64) {
     assert!(!run.steps.is_empty() && run.steps.len() <= alone.steps.len(), "{what}");
     let skipped = alone.steps.len() - run.steps.len();
     for (run, alone) in run.steps.iter().zip(&alone.steps[skipped..]) {
         let counts = |step: &StepMetrics| (step.step, step.total_steps, step.n_tokens_flat, step.n_labels);
         assert_eq!(counts(run), counts(alone), "{what}");
         let off = (run.loss - alone.loss).abs();
-        assert!(off <= TOLERANCE, "{what}: the loss of step {} is off by {off:e}", run.step);
+        assert!(off <= tolerance, "{what}: the loss of step {} is off by {off:e}", run.step);
         let norm = f64::from((run.grad_norm - alone.grad_norm).abs() / alone.grad_norm);
-        assert!(norm <= TOLERANCE * 10.0, "{what}: the gradient's norm of step {} is off by {norm:e}", run.step);
+        assert!(norm <= tolerance * 10.0, "{what}: the gradient's norm of step {} is off by {norm:e}", run.step);
     }
     let skipped = alone.evaluations.len() - run.evaluations.len();
     assert!(!run.evaluations.is_empty());
     for (run, alone) in run.evaluations.iter().zip(&alone.evaluations[skipped..]) {
         assert_eq!((run.n_examples, run.n_labels), (alone.n_examples, alone.n_labels), "{what}");
         let off = (run.loss - alone.loss).abs().max((run.accuracy() - alone.accuracy()).abs());
-        assert!(off <= TOLERANCE, "{what}: an evaluation is off by {off:e}");
+        assert!(off <= tolerance, "{what}: an evaluation is off by {off:e}");
     }
     let off = furthest(run, alone);
     println!("{what}: the furthest weight is off by {off:e}");
-    assert!(off <= TOLERANCE, "{what}: a weight is off by {off:e}");
+    assert!(off <= tolerance, "{what}: a weight is off by {off:e}");
 }
 
 /// The largest difference of two weights.

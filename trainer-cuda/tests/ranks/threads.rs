@@ -65,6 +65,12 @@ struct Rank<'a> {
 }
 
 impl Ranked for Rank<'_> {
+    type Device = Cpu;
+
+    fn device(&self) -> Cpu {
+        Cpu::new(Some(1))
+    }
+
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
         Ok(trainer.with_collective(Box::new(Threads { share: self.share, hub: self.hub.clone() })))
     }

@@ -27,6 +27,12 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Whether its settings are addresses and a tenant's own keys, and nothing that acts as this machine's user: Slurm's are programs,
+    /// a kubeconfig names some, and the clouds' accounts are the machine's.
+    pub fn keeps_tenants_apart(self) -> bool {
+        matches!(self, Self::Ray | Self::Modal)
+    }
+
     /// As in the configuration.
     pub fn name(self) -> &'static str {
         match self {
@@ -98,7 +104,14 @@ impl RemoteOptions {
         let all = [
             ("remote.artefacts", self.artefacts.as_deref()),
             ("remote.remote_base_model", base),
+            ("remote.ray.url", self.ray.url.as_deref()),
             ("remote.modal.url", self.modal.url.as_deref()),
+            ("remote.sagemaker.endpoint", self.sagemaker.endpoint.as_deref()),
+            ("remote.sagemaker.logs_endpoint", self.sagemaker.logs_endpoint.as_deref()),
+            ("remote.azure_ml.authority", self.azure_ml.authority.as_deref()),
+            ("remote.azure_ml.management", self.azure_ml.management.as_deref()),
+            ("remote.azure_ml.identity", self.azure_ml.identity.as_deref()),
+            ("remote.azure_ml.blob_endpoint", self.azure_ml.blob_endpoint.as_deref()),
         ];
         all.into_iter().filter_map(|(key, url)| Some((key, url?))).collect()
     }
@@ -107,6 +120,7 @@ impl RemoteOptions {
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let all = [
             ("remote.remote_program", &self.remote_program),
+            ("remote.ray.token_file", &self.ray.token_file),
             ("remote.kubernetes.kubeconfig", &self.kubernetes.kubeconfig),
             ("remote.modal.token_file", &self.modal.token_file),
             ("remote.modal.key_file", &self.modal.key_file),
@@ -116,8 +130,8 @@ impl RemoteOptions {
 
     /// The same files, to be resolved against the folder of the configuration.
     pub(in crate::config) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { remote_program, kubernetes, modal, .. } = self;
-        let files = remote_program.iter_mut().chain(&mut kubernetes.kubeconfig);
+        let Self { remote_program, ray, kubernetes, modal, .. } = self;
+        let files = remote_program.iter_mut().chain(&mut ray.token_file).chain(&mut kubernetes.kubeconfig);
         files.chain(&mut modal.token_file).chain(&mut modal.key_file)
     }
 }

@@ -132,8 +132,9 @@ impl TrainingBackend for Worker {
 
     fn submit(&self, attempt: &Submission<'_>) -> Result<JobHandle, RemoteError> {
         let id = &attempt.id;
-        let mut answer = self.put(attempt, id.attempt == 1)?;
-        if id.attempt > 1 && answer.problem().is_some_and(|problem| problem.kind() == kind::NO_BUNDLE) {
+        // A worker that is at another job, or has the bundle of an attempt before, says so before gigabytes are sent.
+        let mut answer = self.put(attempt, false)?;
+        if answer.problem().is_some_and(|problem| problem.kind() == kind::NO_BUNDLE) {
             answer = self.put(attempt, true)?;
         }
         if !answer.is_success() {

@@ -1,9 +1,9 @@
 //! How an attempt comes to the worker: looked at, unpacked, compared with its digests, written down, begun.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError};
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
@@ -68,7 +68,7 @@ impl Worker {
         let folder = self.folder(&wanted.name.key);
         let job = job(place.as_ref().map_or(&folder.bundle(), |place| place.path()), wanted)?;
         // From here on one at a time: two requests for the same attempt begin one.
-        let begun = self.begun.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = self.same(wanted)? {
             return Ok(TakenOn::Already(view));
         }
@@ -142,7 +142,6 @@ impl Worker {
         };
         fs::create_dir_all(folder.out()).and_then(|()| folder.forget_failure()).map_err(disk)?;
         folder.write(name.attempt, &record).map_err(disk)?;
-        self.note_version(folder, name, job).map_err(disk)?;
         match Process::start(&self.access.program, folder, name) {
             Ok(process) => {
                 tracing::info!("job `{id}` begins");
@@ -162,23 +161,6 @@ impl Worker {
                     _ => disk(error),
                 })
             }
-        }
-    }
-
-    /// The first line of a log, where another version trains than the one that the job was made for.
-    fn note_version(&self, folder: &JobFolder, name: &Name, job: &Job) -> io::Result<()> {
-        static OWN: OnceLock<Option<String>> = OnceLock::new();
-        let own = OWN.get_or_init(|| sha256_of(&self.access.program).ok());
-        let mut log = File::options().append(true).create(true).open(folder.log(name.attempt))?;
-        match own {
-            Some(own) if *own != job.program_sha256 => writeln!(
-                log,
-                "worker: tunesmith {} of this worker trains ({}), not the binary that the job was made with ({})",
-                env!("CARGO_PKG_VERSION"),
-                &own[..12],
-                job.program_sha256.get(..12).unwrap_or(&job.program_sha256),
-            ),
-            _ => Ok(()),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) enum Ended {
 fn args(folder: &JobFolder, attempt: u32) -> Vec<String> {
     let shown = |path: &Path| path.display().to_string();
     let (job, out) = (shown(&folder.bundle().join(JOB_FILE)), shown(&folder.out()));
-    ["train", "--job", &job, "--out", &out, "--attempt", &attempt.to_string()].map(str::to_owned).to_vec()
+    ["-v", "train", "--job", &job, "--out", &out, "--attempt", &attempt.to_string()].map(str::to_owned).to_vec()
 }
 
 impl Process {
@@ -49,6 +49,12 @@ impl Process {
         let mut command = Command::new(program);
         command.args(args(folder, name.attempt)).current_dir(folder.path());
         command.stdin(lock).stdout(log.try_clone()?).stderr(log);
+        // What it is to do is in `job.json`, and nothing of how this server was started.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(is_ours) {
+                command.env_remove(name);
+            }
+        }
         // A Ctrl-C that is meant for the server is told to it by the server, with time to save its state.
         command.process_group(0);
         Ok(Self::Own(command.spawn()?))
@@ -84,6 +90,11 @@ impl Process {
             unsafe { libc::kill(pid, signal) };
         }
     }
+}
+
+/// Settings, and where a launcher's processes find each other: a trainer here is alone.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("TUNESMITH_") || ["RANK", "WORLD_SIZE", "LOCAL_RANK"].contains(&name) || name.starts_with("SLURM_")
 }
 
 /// The process that was started with `args`, whatever its program.

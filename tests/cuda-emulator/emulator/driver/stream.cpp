@@ -141,6 +141,8 @@ CUDA_API CUresult cuStreamQuery(void* handle) {
         const StreamPtr stream = stream_of(handle);
         refuse_on_captured(*stream, "query");
         is_ready = stream->queue.empty();
+        // Whoever asks until it is ready would ask for ever: the device goes on meanwhile.
+        run_next(*stream);
     });
     return status == CUDA_SUCCESS && !is_ready ? CUDA_ERROR_NOT_READY : status;
 }

@@ -12,7 +12,7 @@ use super::{
     GRACE, JobHandle, JobState, JobStatus, Persistent, RemoteError, Submission, TrainingBackend, cost, verify,
 };
 use crate::config::RemoteConfig;
-use crate::job::{Bundle, Failure, FailureKind, JobResult};
+use crate::job::{Bundle, Failure, FailureKind, JobId, JobResult};
 use crate::progress::Progress;
 
 /// A look at a job: often at first, so that a short one is not kept waiting; a long one is not asked every second.
@@ -68,7 +68,7 @@ impl Drive<'_> {
         if held.record.state == RecordState::Finished {
             let folder = held.folder().join(FETCHED);
             if let Ok(result) = verify::output(&folder, bundle, &bundle.key.attempt(last_number(&held))) {
-                tracing::info!("job `{}` is done already: its output is taken from `{}`", bundle.key, folder.display());
+                self.tell("done already: its output is here", &bundle.key.attempt(last_number(&held)));
                 return Ok(self.done(&held, folder, result));
             }
         }
@@ -124,7 +124,7 @@ impl Drive<'_> {
         let open = held.record.attempts.last().filter(|attempt| attempt.ended_at.is_none()).cloned();
         let number = match open {
             Some(AttemptRecord { handle: Some(handle), .. }) => {
-                tracing::info!("job `{}` is taken up again", handle.id);
+                self.tell("is taken up again", &handle.id);
                 return Ok(handle);
             }
             Some(intent) => intent.number,
@@ -161,13 +161,18 @@ impl Drive<'_> {
             Some(handle) => handle,
             None => self.backend.submit(&submission)?,
         };
-        tracing::info!("job `{id}` is submitted to {}", self.backend.describe());
+        self.tell("is submitted", &id);
         held.change(|record| {
             if let Some(attempt) = record.attempts.last_mut() {
                 attempt.handle = Some(handle.clone());
             }
         })?;
         Ok(handle)
+    }
+
+    /// A line for people, whose job it is.
+    fn tell(&self, what: &str, id: &JobId) {
+        self.progress.stage("job", 0).finish(&format!("`{id}` {what}, {}", self.backend.describe()));
     }
 
     /// Waits for the end of an attempt; ends it where it takes too long.
@@ -343,3 +348,6 @@ fn end(attempt: Option<&mut AttemptRecord>, failure: Option<Failure>) {
         attempt.failure = failure;
     }
 }
+
+#[cfg(test)]
+mod tests;

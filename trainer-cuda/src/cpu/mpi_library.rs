@@ -37,7 +37,6 @@ pub(super) struct MpiLibrary {
     comm_rank: unsafe extern "C" fn(c_int, *mut c_int) -> c_int,
     set_errhandler: unsafe extern "C" fn(c_int, c_int) -> c_int,
     iallreduce: unsafe extern "C" fn(*const c_void, *mut c_void, c_int, c_int, c_int, c_int, *mut c_int) -> c_int,
-    ibarrier: unsafe extern "C" fn(c_int, *mut c_int) -> c_int,
     test: unsafe extern "C" fn(*mut c_int, *mut c_int, *mut c_void) -> c_int,
     error_string: unsafe extern "C" fn(c_int, *mut c_char, *mut c_int) -> c_int,
     init_thread: unsafe extern "C" fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int) -> c_int,
@@ -104,7 +103,6 @@ impl MpiLibrary {
             comm_rank: get!("MPI_Comm_rank"),
             set_errhandler: get!("MPI_Comm_set_errhandler"),
             iallreduce: get!("MPI_Iallreduce"),
-            ibarrier: get!("MPI_Ibarrier"),
             test: get!("MPI_Test"),
             error_string: get!("MPI_Error_string"),
             init_thread: get!("MPI_Init_thread"),
@@ -153,14 +151,6 @@ impl MpiLibrary {
         // SAFETY: a range of that many values of that type, left alone by the contract of this function.
         let status = unsafe { (self.iallreduce)(IN_PLACE, to, count, T::DATATYPE, SUM, WORLD, &raw mut request) };
         self.check("MPI_Iallreduce", status)?;
-        Ok(Request(request))
-    }
-
-    /// Begins to wait for all ranks.
-    pub(super) fn begin_barrier(&self) -> Result<Request> {
-        let mut request = NO_REQUEST;
-        // SAFETY: MPI is there.
-        self.check("MPI_Ibarrier", unsafe { (self.ibarrier)(WORLD, &raw mut request) })?;
         Ok(Request(request))
     }
 

@@ -1,18 +1,13 @@
 //! Sums over the ranks of a run on the CPU, by MPI.
 
-use super::control::{Control, Gone};
-use super::frame::Purpose;
+use super::Cpu;
 use super::mpi_library::{MpiLibrary, Request};
-use super::{Collective, Group, Met, Share, Waiting, pmi};
-use crate::cpu::Cpu;
 use crate::device::{Device, SUMS, StepState, Trainable};
+use crate::ranks::{Collective, Group, Link, Processes, Share, Waiting};
 use crate::{Result, TrainerError};
 use std::mem::ManuallyDrop;
-use std::net::TcpStream;
-use std::os::fd::{IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
 
 /// Gradients that are added up at a time: 4 MiB, which the time of a message no longer counts beside.
 const CHUNK: usize = 1 << 20;
@@ -20,16 +15,16 @@ const CHUNK: usize = 1 << 20;
 const EAGER: Duration = Duration::from_millis(2);
 /// Then it sleeps in between.
 const PAUSE: Duration = Duration::from_micros(50);
-/// A rank that ended in order may have left its part of a sum on the way.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// The ranks, joined by MPI.
-pub(crate) struct Mpi {
+pub(super) struct Mpi {
     library: MpiLibrary,
     share: Share,
     timeout: Duration,
-    /// Who is still there, where the launcher named an address.
-    control: Option<Control>,
+    /// The others' connections, where the launcher named an address; MPI's are all that there are, where it did not.
+    link: Option<Link>,
+    /// Whether the launcher waits for MPI to be left in order.
+    finalizes: bool,
     /// Gradients are put together here: on the CPU each tensor has its own. Left behind where a sum was broken off, as MPI
     /// may still write to it.
     chunk: ManuallyDrop<Vec<f32>>, // [CHUNK]
@@ -41,23 +36,9 @@ impl Mpi {
     ///
     /// # Errors
     /// [`TrainerError::NoRankLibrary`]; [`TrainerError::Rendezvous`]; [`TrainerError::Collective`].
-    pub(crate) fn new(group: Group) -> Result<Self> {
+    pub(super) fn new(group: Group) -> Result<Self> {
         let library = MpiLibrary::open()?;
-        group.agree_on_device(Cpu::KIND)?;
-        let Group { share, joins_mpi, timeouts, met } = group;
-        let control = match met {
-            Some(Met { place, listener, control }) => {
-                if !joins_mpi {
-                    let end = match listener {
-                        Some(listener) => serve(place.gather(&listener, Purpose::Pmi)?)?,
-                        None => OwnedFd::from(place.come(Purpose::Pmi)?),
-                    };
-                    launched_as(share, end);
-                }
-                Some(control)
-            }
-            None => None,
-        };
+        let Processes { share, timeout, link, finalizes } = group.into_processes(Cpu::KIND)?;
         library.init()?;
         let world = library.world()?;
         if world != (share.rank(), share.world_size()) {
@@ -73,7 +54,7 @@ impl Mpi {
             });
         }
         let chunk = ManuallyDrop::new(vec![0.0; CHUNK]);
-        Ok(Self { library, share, timeout: timeouts.step, control, chunk, failed: false })
+        Ok(Self { library, share, timeout, link, finalizes, chunk, failed: false })
     }
 
     /// Adds up the first `n` values of the chunk.
@@ -86,18 +67,16 @@ impl Mpi {
 
     /// Waits for it, as long as the other ranks are there.
     fn complete(&self, operation: &str, mut request: Request) -> Result<()> {
-        let waiting = Waiting::new(self.timeout);
-        let gone = self.control.as_ref().map(Control::gone);
-        let (begun, mut left_since) = (Instant::now(), None);
+        let (begun, waiting) = (Instant::now(), Waiting::new(self.timeout));
         while !self.library.is_done(&mut request)? {
             if begun.elapsed() < EAGER {
                 thread::yield_now();
                 continue;
             }
-            if let Some(rank) = gone.as_ref().and_then(|gone| missed(gone, &mut left_since)) {
-                return Err(TrainerError::RankLost { rank, world_size: self.share.world_size() });
+            match &self.link {
+                Some(link) => link.check(operation, waiting)?,
+                None => waiting.check(operation)?,
             }
-            waiting.check(operation)?;
             thread::sleep(PAUSE);
         }
         Ok(())
@@ -108,18 +87,18 @@ impl Mpi {
         result
     }
 
-    fn check_usable(&self) -> Result<()> {
+    /// Adds up values of the host by MPI, in memory of their own, which is left to it where the sum breaks off.
+    fn sum_by_mpi(&mut self, values: &mut [f64]) -> Result<()> {
         assert!(!self.failed, "a sum over ranks after one that failed");
+        let mut own = ManuallyDrop::new(values.to_vec());
+        // SAFETY: as in `sum_chunk`.
+        let begun = unsafe { self.library.begin_sum(&mut own[..]) };
+        let done = begun.and_then(|request| self.complete("MPI_Iallreduce", request));
+        self.remember(done)?;
+        values.copy_from_slice(&own);
+        drop(ManuallyDrop::into_inner(own));
         Ok(())
     }
-}
-
-/// A rank that will not come to what this one waits for.
-fn missed(gone: &Gone, left_since: &mut Option<Instant>) -> Option<usize> {
-    gone.lost().or_else(|| {
-        let left = gone.left()?;
-        (left_since.get_or_insert_with(Instant::now).elapsed() > GRACE).then_some(left)
-    })
 }
 
 impl Collective<Cpu> for Mpi {
@@ -128,7 +107,7 @@ impl Collective<Cpu> for Mpi {
     }
 
     fn sum_step(&mut self, _: &Cpu, state: &mut StepState<Cpu>, trained: &mut [Trainable<Cpu>], _: &()) -> Result<()> {
-        self.sum(&mut state.sums[..SUMS])?;
+        self.sum_by_mpi(&mut state.sums[..SUMS])?;
         let mut grads: Vec<&mut [f32]> = trained.iter_mut().map(|tensor| tensor.grad.as_mut_slice()).collect();
         let total: usize = grads.iter().map(|grad| grad.len()).sum();
         for start in (0..total).step_by(CHUNK) {
@@ -141,20 +120,21 @@ impl Collective<Cpu> for Mpi {
     }
 
     fn sum(&mut self, values: &mut [f64]) -> Result<()> {
-        self.check_usable()?;
-        // MPI gets memory of its own, which is left to it where the sum breaks off.
-        let mut own = ManuallyDrop::new(values.to_vec());
-        // SAFETY: as in `sum_chunk`.
-        let begun = unsafe { self.library.begin_sum(&mut own[..]) };
-        let done = begun.and_then(|request| self.complete("MPI_Iallreduce", request));
-        self.remember(done)?;
-        values.copy_from_slice(&own);
-        drop(ManuallyDrop::into_inner(own));
-        Ok(())
+        match &self.link {
+            Some(link) => {
+                let summed = link.sum(values);
+                self.remember(summed)
+            }
+            None => self.sum_by_mpi(values),
+        }
     }
 
     fn wait(&mut self, _: &Cpu) -> Result<()> {
         Ok(())
+    }
+
+    fn give_up(&mut self) {
+        self.failed = true;
     }
 }
 
@@ -176,38 +156,13 @@ impl Drop for Mpi {
         if self.failed {
             return; // what was begun can't be ended: the process does
         }
-        let together = self.library.begin_barrier().and_then(|request| self.complete("MPI_Ibarrier", request));
-        if together.is_ok() {
+        // An MPI launcher takes a process that ends without this for one that failed. Elsewhere it would only make ranks wait
+        // for each other once more.
+        if self.finalizes {
             self.library.finalize();
-            // SAFETY: no sum is under way, and nothing of this is used after it.
-            unsafe { ManuallyDrop::drop(&mut self.chunk) };
         }
-    }
-}
-
-/// At rank 0: answers all ranks' questions about each other, its own among them. Gives its own end.
-fn serve(others: Vec<TcpStream>) -> Result<OwnedFd> {
-    let started = UnixStream::pair().and_then(|(own, server)| {
-        let ends = std::iter::once(OwnedFd::from(server)).chain(others.into_iter().map(OwnedFd::from));
-        pmi::serve(ends.map(fs::File::from).collect())?;
-        Ok(OwnedFd::from(own))
-    });
-    started.map_err(|error: io::Error| TrainerError::Collective {
-        operation: "connecting the ranks' MPI".to_owned(),
-        message: error.to_string(),
-    })
-}
-
-/// Says to MPI what a launcher of its own would have said.
-fn launched_as(share: Share, end: OwnedFd) {
-    let variables = [
-        ("PMI_FD", end.into_raw_fd().to_string()), // MPI closes it
-        ("PMI_RANK", share.rank().to_string()),
-        ("PMI_SIZE", share.world_size().to_string()),
-    ];
-    for (name, value) in variables {
-        // SAFETY: once in a process, before it trains: its other threads wait in Rust for messages, and read no variable.
-        unsafe { std::env::set_var(name, value) };
+        // SAFETY: no sum is under way, and nothing of this is used after it.
+        unsafe { ManuallyDrop::drop(&mut self.chunk) };
     }
 }
 

@@ -1,0 +1,39 @@
+//! What tests of engines hand in.
+
+use std::collections::BTreeMap;
+
+use trainer_cuda::config::TrainConfig;
+use trainer_cuda::encode::EncodeConfig;
+
+use crate::compute::ComputeConfig;
+use crate::config::{ComputeOptions, LoraFallback};
+use crate::job::{BaseSource, Bundle, DatasetSource, FORMAT, Job, JobKey, JobMethod};
+
+/// Of tenant `acme`.
+pub(super) fn job() -> Job {
+    Job {
+        format: FORMAT,
+        tenant_id: "acme".to_owned(),
+        name: "sft_routing".to_owned(),
+        method: JobMethod::Sft,
+        training: TrainConfig::default(),
+        encoding: EncodeConfig::default(),
+        lora_fallback: LoraFallback::Error,
+        compute: ComputeConfig::new(&ComputeOptions::default(), None),
+        memory_limit: None,
+        checkpoint_steps: 5,
+        timeout_s: 3600,
+        base_model: BaseSource { from: "base".to_owned(), sha256: String::new(), name: "base".to_owned() },
+        dataset: DatasetSource { tokens_sha256: String::new(), n_train: 1, n_held_out: 0 },
+        files: BTreeMap::new(),
+        program_sha256: String::new(),
+        world_size: 1,
+    }
+}
+
+/// Its digest is told, and no file of it is there.
+pub(super) fn bundle(digest: &str) -> Bundle {
+    let job = job();
+    let key = JobKey::new("acme", digest);
+    Bundle { key, digest: digest.to_owned(), job, folder: "bundle".into(), files: Vec::new() }
+}
