@@ -122,6 +122,8 @@ with place() as at:
         sys.exit(at.log())
     attempts = at.jobs()[0]["attempts"]
     at.check("a restarted server: no attempt was lost to it", len(attempts) == 3)
+    if len(attempts) != 3:
+        print(at.log())
     at.check("a removed job: it says so", "knows no job" in at.log())
     at.idle()
     at.check("a job that is done: nothing is left of its attempts", [job for job in api.jobs() if key in job["metadata"]["name"]] == [])

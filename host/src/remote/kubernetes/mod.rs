@@ -160,6 +160,20 @@ impl Kubernetes {
         }
     }
 
+    /// Attempts share a folder: one whose job was removed may still be saving its state.
+    fn check_no_other_writes(&self, id: &JobId) -> Result<(), RemoteError> {
+        let of_key = ListParams::default().labels(&format!("tunesmith/job={}", id.key));
+        let pods = block_on(self.pods().list(&of_key)).map_err(self.failed())?.items;
+        match pods.iter().find(|pod| state::may_write(pod, Timestamp::now())) {
+            None => Ok(()),
+            Some(pod) => {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let message = format!("pod `{name}` of an attempt before `{id}` has not ended yet");
+                Err(RemoteError::Transient { engine: self.name.clone(), message, after: None })
+            }
+        }
+    }
+
     /// A service that nobody owns would outlive its job.
     fn own_service(&self, id: &JobId, job: &Job) -> Result<(), RemoteError> {
         let owner = json!({
@@ -201,6 +215,7 @@ impl TrainingBackend for Kubernetes {
         if let Some(job) = self.job(id)? {
             return self.same(id, &job, &attempt.bundle.digest);
         }
+        self.check_no_other_writes(id)?;
         let files = self.files(id);
         files.upload(attempt.bundle)?;
         files.forget_failure()?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod, PodStatus};
 
@@ -66,6 +67,12 @@ pub(super) fn has_ended(job: &Job) -> bool {
 /// An annotation of ours.
 pub(super) fn annotation<'a>(job: &'a Job, name: &str) -> Option<&'a str> {
     job.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// Whether it may still write. One whose grace is over, by our clock, is on a machine that is lost, and stays on the list for as long.
+pub(super) fn may_write(pod: &Pod, now: Timestamp) -> bool {
+    let has_grace = pod.metadata.deletion_timestamp.as_ref().is_none_or(|until| until.0 > now);
+    has_grace && matches!(phase(pod), "Pending" | "Running")
 }
 
 /// The pod whose log is the job's: of rank 0, the newest.
@@ -255,6 +262,17 @@ mod tests {
         let pulls = json!({"status": {"phase": "Pending", "containerStatuses": [
             container("waiting", json!({"reason": "ErrImagePull", "message": "connection refused"}))]}});
         assert_eq!(found(json!({}), json!([pulls])), queued(Some("ErrImagePull: connection refused")));
+    }
+
+    #[test]
+    fn a_pod_may_write_until_it_has_ended_or_its_grace_is_over() {
+        let now: Timestamp = "2026-11-26T10:00:00Z".parse().unwrap();
+        let of = |phase: &str, deletion: Option<&str>| {
+            let pod = json!({"metadata": {"deletionTimestamp": deletion}, "status": {"phase": phase}});
+            may_write(&serde_json::from_value(pod).unwrap(), now)
+        };
+        assert!(of("Running", None) && of("Pending", None) && of("Running", Some("2026-11-26T10:01:00Z")));
+        assert!(!of("Failed", None) && !of("Running", Some("2026-11-26T09:59:00Z")));
     }
 
     #[test]
