@@ -202,9 +202,10 @@ if [ -n "$dry" ]; then
     shared tiny 128 16 20 3 0.2 60
     routing tiny 12 --epochs 1
 else
-    stage parity/operations 90 "${on_gpu[@]}" "$here/bin/cuda"
+    # What is planted is for the emulator's checks. Of several trainings in one process cuBLASLt fails now and then.
+    stage parity/operations 90 "${on_gpu[@]}" "$here/bin/cuda" --test-threads=1 --skip planted
     stage parity/golden 60 "${on_gpu[@]}" "TUNESMITH_GOLDEN=$fixtures/golden" "$here/bin/golden" on_the_gpu
-    stage parity/training 60 "${on_gpu[@]}" "$here/bin/cuda_training"
+    stage parity/training 60 "${on_gpu[@]}" "$here/bin/cuda_training" --test-threads=1
     report
     speed smollm2-135m 8192 512 3 45
     # What the 500 routing examples are on average, in SmolLM2's tokens.

@@ -332,7 +332,8 @@ mod tests {
         let of = |name: &str| command.find_subcommand(name).unwrap().get_arguments();
         let mut settings = 0;
         for arg in of("finetune").chain(of("serve")).filter(|arg| {
-            !["help", "json", "verbose", "resume", "wait_for_approval", "otlp"].contains(&arg.get_id().as_str())
+            !["help", "json", "verbose", "resume", "wait_for_approval", "otlp", "worker"]
+                .contains(&arg.get_id().as_str())
         }) {
             let long = arg.get_long().unwrap();
             let variable = format!("TUNESMITH_{}", long.to_uppercase().replace('-', "_"));

@@ -172,7 +172,8 @@ fn values_that_make_no_sense_are_named_with_what_would() {
     assert_eq!(error("[training]\nwarmup_ratio = 2"), "`training.warmup_ratio` is 2: give a ratio from 0 to below 1");
     assert_eq!(
         error("backend = \"remote\""),
-        "`backend = \"remote\"` is not in this build: it trains on this machine; use `local`"
+        "`backend_provider` is not set: say who trains with `--backend-provider`: `ray`, `slurm`, `kubernetes`, `sagemaker`, \
+         `azure_ml` or `modal`"
     );
     assert!(error("epochs = 0").contains("line 2"), "{}", error("epochs = 0"));
     assert_eq!(
