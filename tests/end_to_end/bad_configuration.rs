@@ -14,8 +14,9 @@ fn an_unknown_key() {
            | ^^^^^^^^^^^^\n\
          unknown field `learnin_rate`, expected one of `tenant_id`, `project`, `model_type`, `agent_type`, \
          `modality`, `base_model`, `method`, `min_sft_examples`, `min_dpo_pairs`, `min_triplets`, `epochs`, `batch_size`, `learning_rate`, \
-         `use_lora`, `backend`, `generate_synthetic`, `output_dir`, `seed`, `telemetry`, `training`, `compute`, `lora`, `dpo`, \
-         `triplet`, `redaction`, `dataset`, `review`, `synthetic`, `plugins`, `serve`, `extraction`, `agents`\n\
+         `use_lora`, `backend`, `backend_provider`, `gpu`, `gpu_count`, `cpu`, `memory`, `timeout`, `generate_synthetic`, `output_dir`, \
+         `seed`, `telemetry`, `training`, `compute`, `lora`, `dpo`, `triplet`, `redaction`, `dataset`, `review`, `synthetic`, `remote`, \
+         `plugins`, `serve`, `extraction`, `agents`\n\
          did you mean `learning_rate`?",
     );
 }

@@ -97,6 +97,11 @@ pub fn finetune(config: &RunConfig, checkpoint: Checkpoint, progress: &Progress)
     let (started_at, start) = (jiff::Timestamp::now(), Instant::now());
     tenants::check_output(&config.output_dir, config.granted.output_quota)?;
     let place = Place::open(config)?;
+    let mut config = config.clone();
+    if let Place::Here { training, .. } = &place {
+        config.training = TrainConfig::clone(training);
+    }
+    let config = &config;
     let base = Arc::new(BaseModel::open(&config.base_model)?);
     // Its digest is wanted when training starts: it is known by then, beside the reading of spans.
     let hashed = Arc::clone(&base);

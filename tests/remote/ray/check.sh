@@ -12,7 +12,7 @@ if [ "${1:-}" != --beside ]; then
         python3 -m venv "$venv"
         "$python" -m pip install --quiet -r "$here/requirements.txt"
     fi
-    cluster=$(mktemp -d /tmp/ray-XXXX)
+    cluster=$(mktemp -d -t ray-XXXX)
     trap 'rm -rf "$cluster"' EXIT
     (umask 077 && python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$cluster/token")
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$cluster/token "$here/cluster.sh" "$cluster" "$python" \
