@@ -118,6 +118,7 @@ class Scenario:
         self.wait("an idle engine", lambda: not self.active(), 60)
 
     def play(self):
+        self.finetune(SHORT, remote=False)  # compiles plugins, once for both sides
         local_short, local_s = self.finetune(SHORT, remote=False)
         local_long, _ = self.finetune(LONG, remote=False)
 

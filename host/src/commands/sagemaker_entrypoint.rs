@@ -304,7 +304,7 @@ echo '{}' > \"$5/result.json\"
     fn each_process_knows_its_rank_and_one_that_fails_ends_the_others() {
         let script = "#!/bin/sh
 echo \"$RANK $LOCAL_RANK $WORLD_SIZE $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT\" > \"$5/rank-$RANK\"
-[ $LOCAL_RANK = 0 ] || exit 76
+[ $LOCAL_RANK = 0 ] || { until [ -s \"$5/rank-2\" ]; do sleep 0.05; done; exit 76; }
 trap 'exit 75' TERM
 while :; do sleep 0.1; done
 ";

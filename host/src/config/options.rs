@@ -79,7 +79,7 @@ pub struct Options {
     #[arg(long, env = "TUNESMITH_CPU", value_name = "N")]
     pub cpu: Option<NonZeroU32>,
     /// Memory of each of a remote job's machines, in MiB [default: 16384]
-    #[arg(id = "memory_mib", long = "memory-mib", env = "TUNESMITH_MEMORY_MIB", value_name = "MIB")]
+    #[arg(id = "job_memory", long = "job-memory", env = "TUNESMITH_JOB_MEMORY", value_name = "MIB")]
     pub memory: Option<NonZeroU32>,
     /// Seconds that an attempt at a remote job may train [default: 3600]
     #[arg(long, env = "TUNESMITH_TIMEOUT", value_name = "SECONDS")]

@@ -35,8 +35,8 @@ END
   rm -rf source
   dpkg-source --no-check -x kubernetes_*.dsc source
 }
-export GOROOT=$cache/root/usr/lib/go-1.19 GOCACHE=$cache/go-build GOTMPDIR=$cache/tmp CGO_ENABLED=0 HOME=$cache GOMAXPROCS=2
-export PATH=$GOROOT/bin:$cache/root/usr/bin:$PATH LD_LIBRARY_PATH=$cache/root/usr/lib/x86_64-linux-gnu GOFLAGS=-p=2
+export GOROOT=$cache/sysroot/usr/lib/go-1.19 GOCACHE=$cache/go-build GOTMPDIR=$cache/tmp CGO_ENABLED=0 HOME=$cache GOMAXPROCS=2
+export PATH=$GOROOT/bin:$cache/sysroot/usr/bin:$PATH LD_LIBRARY_PATH=$cache/sysroot/usr/lib/x86_64-linux-gnu GOFLAGS=-p=2
 # As Debian's own rules do: parts of the source are generated first.
 export GOPATH=$cache/source/.go
 mkdir -p "$GOPATH/src/k8s.io"

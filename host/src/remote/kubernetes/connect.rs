@@ -140,8 +140,8 @@ users: [{name: u, user: USER}]
         assert!(connected("{token: abc}", false, "").is_ok());
         for (user, what) in [
             ("{exec: {command: cat, args: [/etc/shadow]}}", "exec"),
-            ("{tokenFile: /root/.token}", "tokenFile"),
-            ("{client-key: /root/key.pem}", "client-key"),
+            ("{tokenFile: /etc/token}", "tokenFile"),
+            ("{client-key: /etc/key.pem}", "client-key"),
         ] {
             let told = connected(user, false, "").unwrap_err();
             assert_eq!(
