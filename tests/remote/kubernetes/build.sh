@@ -20,8 +20,8 @@ apt=(apt-get -q -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$cac
 "${apt[@]}" update
 
 (cd packages && "${apt[@]}" download etcd-server golang-1.19-go golang-1.19-src rsync libpopt0 libxxhash0)
-for package in packages/*.deb; do dpkg-deb -x "$package" root; done
-cp root/usr/bin/etcd bin/etcd
+for package in packages/*.deb; do dpkg-deb -x "$package" sysroot; done
+cp sysroot/usr/bin/etcd bin/etcd
 cat > version <<END
 KUBE_GIT_COMMIT=debian
 KUBE_GIT_TREE_STATE=archive
