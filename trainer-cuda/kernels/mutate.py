@@ -522,24 +522,16 @@ def report(outcomes: list[tuple[Mutant, str]]) -> int:
     return 1 if survivors or stale else 0
 
 
-def part(text: str) -> tuple[int, int]:
-    first, of = (int(number) for number in text.split("/"))
-    return first, of
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="also those known to be equivalent")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mutants whose name contains this")
-    parser.add_argument("--part", metavar="K/N", type=part, default=(0, 1), help="only every Nth mutant, from the Kth on")
     parser.add_argument("--list", action="store_true", help="print the names of the mutants")
     arguments = parser.parse_args()
     assert set(TESTS) == {source.stem for source in build.sources()}, "every kernel file has its tests"
     mutants = [mutant for mutant in all_mutants() if arguments.filter in mutant.name()]
     if not arguments.all:
         mutants = [mutant for mutant in mutants if not is_equivalent(mutant)]
-    first, of = arguments.part
-    mutants = mutants[first % of :: of]
     if arguments.list:
         print("\n".join(mutant.name() for mutant in mutants))
         return 0
