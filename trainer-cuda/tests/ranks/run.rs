@@ -164,31 +164,31 @@ pub(crate) const TOLERANCE: f64 = 1e-5;
 /// The steps from the last one's end, the evaluations and the weights are the same up to [`TOLERANCE`]. What is counted is
 /// the same, but for tokens: prefixes are shared within a rank only.
 pub(crate) fn assert_same(run: &Run, alone: &Run, what: &str) {
-    assert_near(run, alone, what, TOLERANCE);
+    assert_near(run, alone, what, [TOLERANCE; 2]);
 }
 
-/// The same up to another tolerance.
-pub(crate) fn assert_near(run: &Run, alone: &Run, what: &str, tolerance: f64) {
+/// The same up to other tolerances: of losses, and of weights.
+pub(crate) fn assert_near(run: &Run, alone: &Run, what: &str, [of_losses, of_weights]: [f64; 2]) {
     assert!(!run.steps.is_empty() && run.steps.len() <= alone.steps.len(), "{what}");
     let skipped = alone.steps.len() - run.steps.len();
     for (run, alone) in run.steps.iter().zip(&alone.steps[skipped..]) {
         let counts = |step: &StepMetrics| (step.step, step.total_steps, step.n_tokens_flat, step.n_labels);
         assert_eq!(counts(run), counts(alone), "{what}");
         let off = (run.loss - alone.loss).abs();
-        assert!(off <= tolerance, "{what}: the loss of step {} is off by {off:e}", run.step);
+        assert!(off <= of_losses, "{what}: the loss of step {} is off by {off:e}", run.step);
         let norm = f64::from((run.grad_norm - alone.grad_norm).abs() / alone.grad_norm);
-        assert!(norm <= tolerance * 10.0, "{what}: the gradient's norm of step {} is off by {norm:e}", run.step);
+        assert!(norm <= of_losses * 10.0, "{what}: the gradient's norm of step {} is off by {norm:e}", run.step);
     }
     let skipped = alone.evaluations.len() - run.evaluations.len();
     assert!(!run.evaluations.is_empty());
     for (run, alone) in run.evaluations.iter().zip(&alone.evaluations[skipped..]) {
         assert_eq!((run.n_examples, run.n_labels), (alone.n_examples, alone.n_labels), "{what}");
         let off = (run.loss - alone.loss).abs().max((run.accuracy() - alone.accuracy()).abs());
-        assert!(off <= tolerance, "{what}: an evaluation is off by {off:e}");
+        assert!(off <= of_losses, "{what}: an evaluation is off by {off:e}");
     }
     let off = furthest(run, alone);
     println!("{what}: the furthest weight is off by {off:e}");
-    assert!(off <= tolerance, "{what}: a weight is off by {off:e}");
+    assert!(off <= of_weights, "{what}: a weight is off by {off:e}");
 }
 
 /// The largest difference of two weights.
