@@ -161,6 +161,7 @@ fn wait(scope: &Scope, args: &JobArgs, progress: &Progress) -> Result<Answer, Ho
 
 fn attended(scope: &Scope, args: &JobArgs, progress: &Progress) -> Result<remote::Done, HostError> {
     let (store, record) = find(scope, args)?;
+    record.check_goes_on()?;
     let (engine, config) = backend(scope, &record)?;
     let bundle = Bundle::open(&store.folder_of(&record.key).join("bundle"))?;
     let progress = progress.clone().stopped_by(interrupt::watch());

@@ -146,7 +146,7 @@ pub enum RemoteError {
     },
     /// Somebody cancelled it.
     #[error(
-        "job `{id}` was cancelled; the same command submits it anew, and it goes on from its last checkpoint where it has one"
+        "job `{id}` was cancelled; the command that submitted it submits it anew, and it goes on from its last checkpoint where it has one"
     )]
     Cancelled {
         /// The attempt.

@@ -99,6 +99,22 @@ impl JobRecord {
         }
     }
 
+    /// Whether whoever waits for the job has something to wait for: looking at one that failed or was cancelled begins no attempt.
+    ///
+    /// # Errors
+    /// [`RemoteError::Failed`], [`RemoteError::Cancelled`].
+    pub fn check_goes_on(&self) -> Result<(), RemoteError> {
+        let last = || self.key.attempt(self.attempts.last().map_or(1, |attempt| attempt.number));
+        match &self.state {
+            RecordState::Open | RecordState::Finished => Ok(()),
+            RecordState::Failed { failure } => {
+                let told = "; the command that submitted it tries again".to_owned();
+                Err(RemoteError::Failed { id: last(), failure: failure.clone(), told })
+            }
+            RecordState::Cancelled => Err(RemoteError::Cancelled { id: last() }),
+        }
+    }
+
     /// The handle of the last attempt.
     pub fn handle(&self) -> Option<&JobHandle> {
         self.attempts.last()?.handle.as_ref()

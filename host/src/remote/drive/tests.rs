@@ -354,6 +354,24 @@ fn an_output_that_comes_damaged_is_fetched_once_more_and_never_taken() {
 }
 
 #[test]
+fn waiting_for_a_job_that_failed_or_was_cancelled_begins_no_attempt() {
+    let failed = Stage::new([failed(FailureKind::BadInput, "line 3: no training record")]);
+    failed.run().unwrap_err();
+    let told = failed.record().check_goes_on().unwrap_err().to_string();
+    let end = "failed (bad input): line 3: no training record; the command that submitted it tries again";
+    assert_eq!(told, format!("job `{}-1` {end}", failed.bundle.key));
+
+    let cancelled = Stage::new([RUNNING, Ok(JobState::Cancelled)]);
+    cancelled.run().unwrap_err();
+    let told = cancelled.record().check_goes_on().unwrap_err().to_string();
+    assert!(told.starts_with(&format!("job `{}-1` was cancelled; ", cancelled.bundle.key)), "{told}");
+
+    let done = Stage::new([DONE]).outputs([Output::Whole]);
+    done.run().unwrap();
+    done.record().check_goes_on().unwrap();
+}
+
+#[test]
 fn two_processes_never_attend_one_job() {
     let stage = Stage::new([DONE]).outputs([Output::Whole]);
     let held = stage.jobs.attend(&stage.bundle, &stage.config, "here").unwrap();

@@ -1,16 +1,12 @@
-use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trainer_cuda::config::TrainConfig;
-use trainer_cuda::encode::EncodeConfig;
 
 use super::manifest::{self, RANKS};
 use crate::artefacts::ArtefactStore;
-use crate::compute::ComputeConfig;
-use crate::config::{LoraFallback, Options, RemoteConfig};
-use crate::job::{BaseSource, Bundle, BundleFile, DatasetSource, FORMAT, Job, JobKey, JobMethod};
+use crate::config::{Options, RemoteConfig};
+use crate::job::{Bundle, BundleFile};
 use crate::remote::{JobFiles, Submission};
 
 fn config(toml: &str) -> RemoteConfig {
@@ -19,31 +15,10 @@ fn config(toml: &str) -> RemoteConfig {
 }
 
 fn bundle() -> Bundle {
-    let digest = "0123456789abcdef".repeat(4);
-    let options = Options::default();
     Bundle {
-        key: JobKey::new("acme", &digest),
-        digest,
-        job: Job {
-            format: FORMAT,
-            tenant_id: "acme".to_owned(),
-            name: "sft_routing".to_owned(),
-            method: JobMethod::Sft,
-            training: TrainConfig::default(),
-            encoding: EncodeConfig::default(),
-            lora_fallback: LoraFallback::Error,
-            compute: ComputeConfig::new(&options.compute, None),
-            memory_limit: None,
-            checkpoint_steps: 50,
-            timeout_s: 3600,
-            base_model: BaseSource { from: "base".to_owned(), sha256: "0".repeat(64), name: "base".to_owned() },
-            dataset: DatasetSource { tokens_sha256: "0".repeat(64), n_train: 9, n_held_out: 1 },
-            files: BTreeMap::new(),
-            program_sha256: "0".repeat(64),
-            world_size: 1,
-        },
         folder: "/nowhere".into(),
         files: vec![BundleFile { path: "tunesmith".to_owned(), size: 1, executable: true }],
+        ..crate::remote::tests::bundle(&"0123456789abcdef".repeat(4))
     }
 }
 
