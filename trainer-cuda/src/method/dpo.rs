@@ -5,7 +5,7 @@
 
 use super::{
     Evaluation, Method, MethodMetrics, StepCounts, budget_of, check_sequences, digest_sequence, ends, groups,
-    load_decoder,
+    load_decoder, parts,
 };
 use crate::atomic_file;
 use crate::batch::{Budget, Forest, TokenExample};
@@ -202,9 +202,7 @@ impl<D: Device> Method for Dpo<D> {
         }
         self.decoder.begin_step(step, share);
         let (n_step, beta): (usize, _) = (micro_batches.iter().map(Vec::len).sum(), self.beta);
-        let own = share.of(micro_batches);
-        let parts = own.into_iter().flat_map(|batch| groups(self.budget, batch, PairExample::sequences));
-        let parts: Vec<_> = parts.collect();
+        let parts = parts(self.budget, share, micro_batches, PairExample::sequences);
         if parts.is_empty() {
             self.decoder.zero_gradients();
         }

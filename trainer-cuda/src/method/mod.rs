@@ -20,6 +20,7 @@ use crate::ranks::Share;
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use std::cmp::Ordering;
 
 /// A training method over a model on a device.
 pub trait Method {
@@ -214,6 +215,18 @@ fn check_sequences<'a>(config: &ModelConfig, sequences: impl Iterator<Item = &'a
     Ok(())
 }
 
+/// What a rank computes of a step over token sequences: its share of each micro-batch, in parts that fit `budget`.
+fn parts<'a, E>(
+    budget: Budget,
+    share: Share,
+    micro_batches: &[Vec<&'a E>],
+    sequences: impl Fn(&'a E) -> Vec<&'a TokenExample>,
+) -> Vec<Vec<&'a E>> {
+    let cost = |examples: &[&'a E]| forest_of(examples, &sequences).n_tokens();
+    let own = share.of(micro_batches, |a, b| by_tokens(a, b, &sequences), cost);
+    own.into_iter().flat_map(|batch| groups(budget, batch, &sequences)).collect()
+}
+
 /// Cuts `examples` into as few neighbours-in-order-of-tokens groups as fit `budget`: most prefixes fall together.
 /// `sequences` are the token sequences of one example, which stay in one group.
 fn groups<'a, E>(
@@ -221,34 +234,43 @@ fn groups<'a, E>(
     mut examples: Vec<&'a E>,
     sequences: impl Fn(&'a E) -> Vec<&'a TokenExample>,
 ) -> Vec<Vec<&'a E>> {
-    let size = |group: &[&'a E]| {
-        Forest::new(&group.iter().flat_map(|&example| sequences(example)).collect::<Vec<_>>()).budget()
-    };
-    if examples.is_empty() || budget.holds(size(&examples)) {
+    let fits = |group: &[&'a E]| budget.holds(forest_of(group, &sequences).budget());
+    if examples.is_empty() || fits(&examples) {
         return if examples.is_empty() { Vec::new() } else { vec![examples] };
     }
-    examples.sort_by(|&a, &b| {
-        let ids = |example| sequences(example).into_iter().map(|sequence| &sequence.input_ids);
-        ids(a).cmp(ids(b))
-    });
+    examples.sort_by(|a, b| by_tokens(a, b, &sequences));
     let mut groups = Vec::new();
     let mut rest = examples.as_slice();
     while !rest.is_empty() {
-        // The largest group from the front that fits, by doubling and halving: sizes only grow with the group.
-        let mut fits = 1;
-        while fits < rest.len() && budget.holds(size(&rest[..(2 * fits).min(rest.len())])) {
-            fits = (2 * fits).min(rest.len());
-        }
-        let mut too_many = (2 * fits).min(rest.len() + 1);
-        while fits + 1 < too_many {
-            let middle = fits + (too_many - fits) / 2;
-            *(if budget.holds(size(&rest[..middle])) { &mut fits } else { &mut too_many }) = middle;
-        }
-        let (group, tail) = rest.split_at(fits);
+        let (group, tail) = rest.split_at(longest_start(rest, fits));
         groups.push(group.to_vec());
         rest = tail;
     }
     groups
+}
+
+/// How many examples from the front `fits` holds for, at least one; what does not fit does not with more either.
+fn longest_start<E>(list: &[E], fits: impl Fn(&[E]) -> bool) -> usize {
+    // By doubling and halving.
+    let mut holds = 1;
+    while holds < list.len() && fits(&list[..(2 * holds).min(list.len())]) {
+        holds = (2 * holds).min(list.len());
+    }
+    let mut too_many = (2 * holds).min(list.len());
+    while holds + 1 < too_many {
+        let middle = holds + (too_many - holds) / 2;
+        *(if fits(&list[..middle]) { &mut holds } else { &mut too_many }) = middle;
+    }
+    holds
+}
+
+fn forest_of<'a, E>(examples: &[&'a E], sequences: impl Fn(&'a E) -> Vec<&'a TokenExample>) -> Forest {
+    Forest::new(&examples.iter().flat_map(|&example| sequences(example)).collect::<Vec<_>>())
+}
+
+fn by_tokens<'a, E>(a: &&'a E, b: &&'a E, sequences: impl Fn(&'a E) -> Vec<&'a TokenExample>) -> Ordering {
+    let ids = |example| sequences(example).into_iter().map(|sequence| &sequence.input_ids);
+    ids(*a).cmp(ids(*b))
 }
 
 /// The largest of the batches that a run of this configuration makes, looking at no more than `EPOCHS_SEEN` shuffles:

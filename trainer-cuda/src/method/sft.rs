@@ -2,7 +2,7 @@
 
 use super::{
     Evaluation, Method, MethodMetrics, StepCounts, budget_of, check_sequences, digest_sequence, ends, groups,
-    load_decoder,
+    load_decoder, parts,
 };
 use crate::Result;
 use crate::batch::{Budget, Forest, TokenExample};
@@ -120,9 +120,8 @@ impl<D: Device> Method for Sft<D> {
     ) -> StepCounts {
         self.decoder.begin_step(step, share);
         let total_weight: usize = micro_batches.iter().flatten().map(|example| example.n_labels()).sum();
-        let own = share.of(micro_batches);
-        let parts = own.into_iter().flat_map(|batch| groups(self.budget, batch, |example| vec![example]));
-        let forests: Vec<Forest> = parts.map(|examples| Forest::new(&examples)).collect();
+        let parts = parts(self.budget, share, micro_batches, |example| vec![example]);
+        let forests: Vec<Forest> = parts.iter().map(|examples| Forest::new(examples)).collect();
         self.run_part(&forests, total_weight as f64, update);
         let mut counts = StepCounts::default();
         for forest in &forests {

@@ -3,7 +3,7 @@
 //! The loss is sentence-transformers' `TripletLoss` on the embeddings that the model's modules give, so of length 1 where
 //! the model normalises.
 
-use super::{Evaluation, Method, MethodMetrics, StepCounts, check_sequences, ends};
+use super::{Evaluation, Method, MethodMetrics, StepCounts, check_sequences, ends, longest_start};
 use crate::Result;
 use crate::config::{TrainConfig, TripletConfig};
 use crate::device::{Device, SUMS, Trainable};
@@ -118,7 +118,8 @@ impl<D: Device> Method for Triplets<D> {
     ) -> StepCounts {
         self.encoder.begin_step(step, share);
         let (n_step, budget): (usize, _) = (micro_batches.iter().map(Vec::len).sum(), self.encoder.budget());
-        let own = share.of(micro_batches);
+        let order = |a: &&TripletExample, b: &&TripletExample| a.texts().cmp(&b.texts());
+        let own = share.of(micro_batches, order, |examples| batch_of(examples).n_tokens());
         let parts: Vec<_> = own.iter().flat_map(|batch| groups(budget, batch)).collect();
         if parts.is_empty() {
             self.encoder.zero_gradients();
@@ -185,8 +186,8 @@ fn groups<'s, 'a>(budget: TextBudget, examples: &'s [&'a TripletExample]) -> Vec
     let mut groups = Vec::new();
     let mut rest = examples;
     while !rest.is_empty() {
-        let fits = (1..=rest.len()).take_while(|&n| budget.holds(budget_of(&rest[..n]))).last();
-        let (group, tail) = rest.split_at(fits.unwrap_or(1));
+        let fits = |group: &[&TripletExample]| budget.holds(budget_of(group));
+        let (group, tail) = rest.split_at(longest_start(rest, fits));
         groups.push(group);
         rest = tail;
     }

@@ -1,5 +1,7 @@
 //! Who computes what of a step.
 
+use std::cmp::Ordering;
+
 /// One rank's share of every optimiser step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -30,20 +32,29 @@ impl Share {
         self.world_size
     }
 
-    /// Its examples of a step: the step's examples are dealt out in their order, one to each rank in turn, so that the
-    /// shares differ by one at most, whatever the micro-batches. They keep their micro-batch; one that is left empty is
-    /// no part.
-    pub fn of<E: Copy>(self, micro_batches: &[Vec<E>]) -> Vec<Vec<E>> {
+    /// Its examples of a step. Every micro-batch is put in `order`, in which neighbours share most, and cut into as many
+    /// pieces as there are ranks, or fewer; so that the costliest of them costs as little as it can. `cost` is asked for
+    /// one example and for two neighbours. Pieces go to the ranks in turn, on from one micro-batch to the next.
+    pub fn of<E: Copy>(
+        self,
+        micro_batches: &[Vec<E>],
+        order: impl Fn(&E, &E) -> Ordering,
+        cost: impl Fn(&[E]) -> usize,
+    ) -> Vec<Vec<E>> {
         if self == Self::WHOLE {
             return micro_batches.to_vec();
         }
-        let mut dealt = 0;
-        let mut own = |batch: &Vec<E>| {
-            let first = (self.rank + self.world_size - dealt % self.world_size) % self.world_size;
-            dealt += batch.len();
-            batch.iter().copied().skip(first).step_by(self.world_size).collect::<Vec<E>>()
-        };
-        micro_batches.iter().map(&mut own).filter(|batch| !batch.is_empty()).collect()
+        let mut next_rank = 0;
+        let mut own = Vec::new();
+        for batch in micro_batches {
+            let mut sorted = batch.clone();
+            sorted.sort_by(&order);
+            let pieces = pieces(&sorted, self.world_size, &cost);
+            let turn = (self.rank + self.world_size - next_rank) % self.world_size;
+            own.extend(pieces.get(turn).map(|piece| piece.to_vec()));
+            next_rank = (next_rank + pieces.len()) % self.world_size;
+        }
+        own
     }
 
     /// Its part of a list that is scored: neighbours stay together.
@@ -53,42 +64,93 @@ impl Share {
     }
 }
 
+/// Cuts `list` into at most `n` pieces, none empty, of which the costliest costs the least that it can. A piece costs what
+/// its first element does, and what each further one adds to the one before it.
+fn pieces<E>(list: &[E], n: usize, cost: impl Fn(&[E]) -> usize) -> Vec<&[E]> {
+    let alone: Vec<usize> = list.chunks(1).map(&cost).collect();
+    let added = |i: usize| cost(&list[i - 1..=i]).saturating_sub(alone[i - 1]);
+    let added: Vec<usize> = (0..list.len()).map(|i| if i == 0 { alone[0] } else { added(i) }).collect();
+    // Pieces as long as they can be: no other cut to `limit` needs fewer.
+    let cut = |limit: usize| {
+        let (mut pieces, mut start, mut costs) = (Vec::new(), 0, 0);
+        for i in 0..list.len() {
+            costs += added[i];
+            if i > start && costs > limit {
+                pieces.push(&list[start..i]);
+                (start, costs) = (i, alone[i]);
+            }
+        }
+        pieces.extend(Some(&list[start..]).filter(|last| !last.is_empty()));
+        pieces
+    };
+    // The costliest element stands in some piece; one piece is always enough.
+    let (mut least, mut enough) = (alone.iter().copied().max().unwrap_or(0), added.iter().sum());
+    while least < enough {
+        let middle = least + (enough - least) / 2;
+        if cut(middle).len() <= n {
+            enough = middle;
+        } else {
+            least = middle + 1;
+        }
+    }
+    cut(enough)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Where an example costs what it is: no two share anything.
+    fn dealt(share: Share, step: &[Vec<usize>]) -> Vec<Vec<usize>> {
+        share.of(step, usize::cmp, |piece| piece.iter().sum())
+    }
+
     #[test]
-    fn every_example_of_a_step_has_one_rank_and_no_rank_has_two_more_than_another() {
-        for sizes in [vec![4, 4], vec![4, 3], vec![1; 8], vec![5], vec![1], vec![3, 3, 2], vec![1, 4, 1]] {
-            let mut next = 0..;
-            let step: Vec<Vec<i32>> = sizes.iter().map(|&n| next.by_ref().take(n).collect()).collect();
+    fn every_example_of_a_step_has_one_rank() {
+        for sizes in [vec![4, 4], vec![4, 3], vec![1; 8], vec![5], vec![1], vec![3, 3, 2], vec![1, 4, 1], vec![0, 2]] {
+            let mut next = 1..;
+            let step: Vec<Vec<usize>> = sizes.iter().map(|&n| next.by_ref().take(n).collect()).collect();
             for world_size in 1..=5 {
-                let shares: Vec<_> = (0..world_size).map(|rank| Share::new(rank, world_size).of(&step)).collect();
-                let mut all: Vec<i32> = shares.iter().flatten().flatten().copied().collect();
+                let shares: Vec<_> = (0..world_size).map(|rank| dealt(Share::new(rank, world_size), &step)).collect();
+                let mut all: Vec<usize> = shares.iter().flatten().flatten().copied().collect();
                 all.sort_unstable();
-                assert_eq!(
-                    all,
-                    (0..sizes.iter().sum::<usize>() as i32).collect::<Vec<_>>(),
-                    "{sizes:?} of {world_size}"
-                );
-                let lens: Vec<usize> = shares.iter().map(|share| share.iter().map(Vec::len).sum()).collect();
-                let (least, most) = (lens.iter().min().expect("ranks"), lens.iter().max().expect("ranks"));
-                assert!(most - least <= 1, "{sizes:?} of {world_size}: {lens:?}");
-                assert!(shares.iter().flatten().all(|batch| !batch.is_empty()));
+                assert_eq!(all, (1..=sizes.iter().sum()).collect::<Vec<_>>(), "{sizes:?} of {world_size}");
+                assert!(world_size == 1 || shares.iter().flatten().all(|piece| !piece.is_empty()));
             }
         }
     }
 
     #[test]
+    fn pieces_cost_alike_and_not_count_alike() {
+        let step = [vec![10, 1, 2, 3, 4]];
+        assert_eq!(dealt(Share::new(0, 2), &step), [[1, 2, 3, 4]]);
+        assert_eq!(dealt(Share::new(1, 2), &step), [[10]]);
+        // No more can be had than the costliest example: it is cut off, and the rest is not.
+        assert_eq!(pieces(&[1, 9, 1, 1], 3, |piece| piece.iter().sum()), [&[1][..], &[9], &[1, 1]]);
+    }
+
+    #[test]
+    fn what_examples_share_stays_with_one_rank() {
+        // A prefix of 100 and an end of its own each; `7` and `8` are the prefixes.
+        let cost = |piece: &[(u32, u32)]| {
+            piece.len() + 100 * piece.iter().map(|example| example.0).collect::<std::collections::HashSet<_>>().len()
+        };
+        let step = [vec![(7, 0), (8, 1), (7, 2), (8, 3), (7, 4), (8, 5)]];
+        let of = |rank| Share::new(rank, 2).of(&step, Ord::cmp, cost);
+        assert_eq!(of(0), [[(7, 0), (7, 2), (7, 4)]]);
+        assert_eq!(of(1), [[(8, 1), (8, 3), (8, 5)]]);
+    }
+
+    #[test]
     fn one_rank_has_the_step_as_it_is() {
         let step = vec![vec![1, 2], vec![], vec![3]];
-        assert_eq!(Share::WHOLE.of(&step), step);
+        assert_eq!(dealt(Share::WHOLE, &step), step);
     }
 
     #[test]
     fn micro_batches_of_one_example_go_to_the_ranks_in_turn() {
-        let step: Vec<Vec<i32>> = (0..4).map(|example| vec![example]).collect();
-        assert_eq!(Share::new(1, 2).of(&step), [[1], [3]]);
+        let step: Vec<Vec<usize>> = (1..=4).map(|example| vec![example]).collect();
+        assert_eq!(dealt(Share::new(1, 2), &step), [[2], [4]]);
     }
 
     #[test]
