@@ -195,6 +195,7 @@ impl HostError {
             Self::Dataset(DatasetError::Leak { .. }) => 2,
             // What runs a job reads its code.
             Self::Job(JobError::Failed { failure }) => failure.kind.exit_code(),
+            Self::Job(held @ JobError::Held { .. }) => held.failure_kind().exit_code(),
             _ => 1,
         }
     }

@@ -285,9 +285,14 @@ fn a_worker_that_is_busy_says_so_and_with_which_job() {
     let error = submit(&*direct, &bundles.short, 1).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("worker at {}: the worker is at job `{}`, and does one at a time (429)", working.url(), long.id)
+        format!(
+            "worker at {} takes no job now: the worker is at job `{}`, and does one at a time; nothing was submitted, and the same \
+             command tries again, for as long as `remote.queue_timeout`",
+            working.url(),
+            long.id
+        )
     );
-    let RemoteError::Transient { after, .. } = error else { panic!("{error:?}") };
+    let RemoteError::Busy { after, .. } = error else { panic!("{error:?}") };
     assert_eq!(after, Some(Duration::from_secs(5)));
     assert_eq!(working.attempts(&bundles.short.key.attempt(1)), [""; 0]);
     direct.cancel(&long).unwrap();
@@ -308,7 +313,7 @@ fn a_worker_that_is_killed_and_started_again_finds_its_trainer() {
     assert_eq!(working.running(), Some(handle.id.to_string()));
     assert_eq!(direct.status(&handle).unwrap().state, JobState::Running);
     let busy = submit(&*direct, &bundles.short, 1).unwrap_err();
-    assert!(busy.is_transient(), "{busy}");
+    assert!(matches!(busy, RemoteError::Busy { .. }), "{busy}");
     direct.cancel(&handle).unwrap();
     assert_eq!(ended(&*direct, &handle), JobState::Cancelled);
     wait("an idle worker", || working.running().is_none().then_some(()));

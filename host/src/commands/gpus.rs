@@ -365,8 +365,8 @@ mod tests {
         assert_eq!(
             listed.json[0],
             json!({
-                "name": "T4", "memory_mib": 15360, "bf16_flops": 0.0, "compute_capability": [7, 5], "list_price": 0.5,
-                "usd_per_hour": 0.5, "is_list_price": true,
+                "name": "T4", "memory_mib": 15360, "bf16_flops": 0.0, "compute_capability": [7, 5], "list_price": 0.59,
+                "usd_per_hour": 0.59, "is_list_price": true,
             })
         );
         assert_eq!((&listed.json[1]["usd_per_hour"], &listed.json[1]["is_list_price"]), (&json!(0.55), &json!(false)));

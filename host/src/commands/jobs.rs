@@ -194,7 +194,8 @@ fn cancel(scope: &Scope, args: &JobArgs, progress: &Progress) -> Result<Answer, 
                 last.ended_at.get_or_insert_with(jiff::Timestamp::now);
             }
         })?,
-        Err(RemoteError::Held { .. }) => {}
+        // Whoever attends it sees it end; one that is not handed in yet, nobody but them can keep from it.
+        Err(RemoteError::Held { .. }) if handle.is_some() => {}
         Err(error) => return Err(error.into()),
     }
     let record = store.get(record.key.as_str())?;

@@ -13,24 +13,24 @@ pub struct Gpu {
     pub bf16_flops: f64,
     /// `(8, 6)`
     pub compute_capability: (u32, u32),
-    /// USD an hour, on demand, of [`LIST_PRICES_OF`].
+    /// USD an hour, as Modal lists it, of [`LIST_PRICES_OF`].
     pub list_price: f64,
 }
 
 /// When the list prices were looked up. They are a start, not an offer: `[remote.prices]` has one's own.
-pub const LIST_PRICES_OF: &str = "2025-11";
+pub const LIST_PRICES_OF: &str = "2026-05";
 
 /// Of the kernels that ship: bf16 products begin with it.
 pub const MINIMUM_COMPUTE_CAPABILITY: (u32, u32) = (8, 0);
 
 /// The smallest first; among equals the cheapest.
 pub const GPUS: [Gpu; 8] = [
-    gpu("T4", 15_360, 0.0, (7, 5), 0.50),
+    gpu("T4", 15_360, 0.0, (7, 5), 0.59),
     gpu("L4", 23_034, 121e12, (8, 9), 0.80),
     gpu("A10G", 23_028, 70e12, (8, 6), 1.10),
-    gpu("A100-40GB", 40_960, 312e12, (8, 0), 2.21),
+    gpu("A100-40GB", 40_960, 312e12, (8, 0), 2.10),
     gpu("L40S", 46_068, 362e12, (8, 9), 1.95),
-    gpu("A100-80GB", 81_920, 312e12, (8, 0), 3.67),
+    gpu("A100-80GB", 81_920, 312e12, (8, 0), 2.50),
     gpu("H100", 81_559, 989e12, (9, 0), 3.95),
     gpu("H200", 143_771, 989e12, (9, 0), 4.54),
 ];
@@ -87,7 +87,7 @@ mod tests {
         let of = |kind| price(kind, &own).map(|price| (price.usd_per_hour, price.is_list_price));
         assert_eq!(of("A10G"), Some((0.75, false)));
         assert_eq!(of("MI300X"), Some((3.0, false)));
-        assert_eq!(of("a100-80gb"), Some((3.67, true)));
+        assert_eq!(of("a100-80gb"), Some((2.50, true)));
         assert_eq!(of("B9000"), None);
     }
 }

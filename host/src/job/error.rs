@@ -129,7 +129,8 @@ impl JobError {
     pub(crate) fn failure_kind(&self) -> FailureKind {
         match self {
             Self::Failed { failure } => failure.kind,
-            Self::Io { .. } | Self::Artefacts(_) | Self::Held { .. } => FailureKind::Io,
+            Self::Io { .. } | Self::Artefacts(_) => FailureKind::Io,
+            Self::Held { .. } => FailureKind::SetUp,
             Self::Spec { .. }
             | Self::Damaged { .. }
             | Self::Record { .. }

@@ -36,7 +36,7 @@ pub enum FailureKind {
     Unschedulable,
     /// The machine went away.
     NodeLost,
-    /// The engine could not start it: an image, a package, a folder.
+    /// It could not start: an image, a package, a folder that is in use; exit code 126.
     SetUp,
     /// The job said that it is done, and what it left is not there or not what it should be.
     Artefact,
@@ -57,6 +57,7 @@ impl FailureKind {
             Self::Preempted => 75,
             Self::Rendezvous => 76,
             Self::Gpu => 77,
+            Self::SetUp => 126,
             _ => 70,
         }
     }
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn an_exit_code_comes_back_as_the_kind_that_gave_it() {
         use FailureKind::*;
-        for kind in [BadInput, BaseModel, OutOfMemory, Io, Preempted, Rendezvous, Gpu] {
+        for kind in [BadInput, BaseModel, OutOfMemory, Io, Preempted, Rendezvous, Gpu, SetUp] {
             assert_eq!(FailureKind::of_exit_code(kind.exit_code().into()), kind);
         }
         assert_eq!(FailureKind::of_exit_code(Trainer.exit_code().into()), Trainer);

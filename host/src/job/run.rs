@@ -18,12 +18,17 @@ use super::{
 };
 use crate::artefacts::ArtefactStore;
 use crate::error::HostError;
-use crate::pipeline;
+use crate::pipeline::Execution;
 use crate::progress::Progress;
 use crate::run_dir;
 
 /// How often a job tells how far it is.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// How long an attempt before this one is waited for, that its engine has given up and that saves its state still: longer
+/// than engines let it.
+const OTHERS_END: Duration = Duration::from_secs(150);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An attempt at a job, on this machine.
 #[derive(Debug, Clone)]
@@ -50,7 +55,7 @@ impl Attempt {
         if let Some(ranks) = ranks.as_ref().filter(|ranks| ranks.rank() > 0) {
             return self.help(ranks, stop, progress);
         }
-        let _lock = self.lock()?;
+        let _lock = lock(&self.out, OTHERS_END, stop)?;
         let store = self.artefacts.as_deref().map(|url| ArtefactStore::open(url, true)).transpose();
         let store = store.map_err(JobError::from)?;
         let mirror = Mirror::new(&self.out, store, self.number);
@@ -97,7 +102,9 @@ impl Attempt {
         }
         let base = inputs::base(&bundle, &self.out)?;
 
-        let timeout = Duration::from_secs(bundle.job.timeout_s);
+        let (job, out) = (&bundle.job, self.out.as_path());
+        let execution = Execution { job, bundle: &bundle.folder, base: &base, out, ranks };
+        let timeout = Duration::from_secs(job.timeout_s);
         let timed_out = AtomicBool::new(false);
         let produced = thread::scope(|scope| {
             let (ended, end) = mpsc::channel::<()>();
@@ -111,7 +118,7 @@ impl Attempt {
                 }
             });
             let progress = progress.clone().stopped_by(stop);
-            let produced = pipeline::execute(&bundle.job, &bundle.folder, &base, &self.out, ranks, &progress);
+            let produced = execution.run(&progress);
             drop(ended);
             let _ = beats.join(); // a panic there is told there
             produced
@@ -159,7 +166,9 @@ impl Attempt {
             copy_files_if_there(&self.out.join(METRICS_FILE), &own.join(METRICS_FILE))?;
             let base = inputs::base(&bundle, &own)?;
             let progress = progress.clone().stopped_by(stop);
-            let produced = pipeline::execute(&bundle.job, &bundle.folder, &base, &own, Some(ranks), &progress)?;
+            let produced =
+                Execution { job: &bundle.job, bundle: &bundle.folder, base: &base, out: &own, ranks: Some(ranks) }
+                    .run(&progress)?;
             let version = env!("CARGO_PKG_VERSION").to_owned();
             Ok(JobResult { digest: bundle.digest, attempt: self.number, produced, files: BTreeMap::new(), version })
         })();
@@ -180,15 +189,26 @@ impl Attempt {
         }
         names.into_iter().map(|name| Ok((name.clone(), sha256_of(&self.out.join(&name))?))).collect()
     }
+}
 
-    /// `None` where the file system has no locks.
-    fn lock(&self) -> Result<Option<File>, HostError> {
-        let path = self.out.join(".lock");
-        let file = File::create(&path).map_err(HostError::io("create", &path))?;
+/// The lock of an output folder, once whoever has it has ended; `None` where the file system has no locks.
+fn lock(out: &Path, patience: Duration, stop: &AtomicBool) -> Result<Option<File>, HostError> {
+    let path = out.join(".lock");
+    let file = File::create(&path).map_err(HostError::io("create", &path))?;
+    let start = Instant::now();
+    let mut told = false;
+    loop {
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(JobError::Held { out: self.out.clone() }.into()),
-            Err(fs::TryLockError::Error(_)) => Ok(None),
+            Ok(()) => return Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) if start.elapsed() < patience && !stop.load(Ordering::Relaxed) => {
+                if !std::mem::replace(&mut told, true) {
+                    let (folder, seconds) = (out.display(), patience.as_secs());
+                    tracing::info!("another process works in `{folder}`: it is waited for, {seconds} s at most");
+                }
+                thread::sleep(LOOK);
+            }
+            Err(fs::TryLockError::WouldBlock) => return Err(JobError::Held { out: out.to_owned() }.into()),
+            Err(fs::TryLockError::Error(_)) => return Ok(None),
         }
     }
 }
@@ -220,5 +240,29 @@ impl HostError {
     pub(crate) fn as_job_failure(&self) -> Failure {
         let kind = self.job_failure_kind();
         Failure { kind, exit_code: Some(kind.exit_code().into()), message: self.describe() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_another_attempt_works_in_is_waited_for() {
+        let out = tempfile::tempdir().expect("a folder");
+        let go_on = AtomicBool::new(false);
+        let first = lock(out.path(), Duration::ZERO, &go_on).expect("nobody has it");
+        let held = lock(out.path(), Duration::ZERO, &go_on).expect_err("somebody has it");
+        let told = format!("another process works in `{}`; wait for its end", out.path().display());
+        assert_eq!((held.to_string(), held.exit_code()), (told, 126));
+        // Whoever is asked to stop does not wait.
+        lock(out.path(), OTHERS_END, &AtomicBool::new(true)).expect_err("somebody has it");
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| lock(out.path(), OTHERS_END, &go_on).map(drop));
+            thread::sleep(2 * LOOK);
+            assert!(!waits.is_finished());
+            drop(first);
+            waits.join().expect("no panic").expect("it has ended");
+        });
     }
 }

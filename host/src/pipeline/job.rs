@@ -120,67 +120,70 @@ fn method(method: TrainingMethod) -> JobMethod {
     }
 }
 
-/// Does what `job` says with the records in `bundle` and the model at `base`, and writes into `out`: the adapter, the metrics and
-/// checkpoints. Of several `ranks`, the first has the adapter.
-///
-/// # Errors
-/// [`HostError::Job`] where the bundle is not what it says, [`HostError`] otherwise.
-pub fn execute(
-    job: &Job,
-    bundle: &Path,
-    base: &Path,
-    out: &Path,
-    ranks: Option<&Ranks>,
-    progress: &Progress,
-) -> Result<Produced, HostError> {
-    match job.method {
-        JobMethod::Sft => execute_as::<SftRecipe>(job, bundle, base, out, ranks, progress),
-        JobMethod::Dpo => execute_as::<DpoRecipe>(job, bundle, base, out, ranks, progress),
-        JobMethod::Triplet => execute_as::<TripletRecipe>(job, bundle, base, out, ranks, progress),
-    }
+/// A job on a machine that has all that it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Execution<'a> {
+    /// What to do.
+    pub job: &'a Job,
+    /// Folder of its records.
+    pub bundle: &'a Path,
+    /// Folder of the base model.
+    pub base: &'a Path,
+    /// Folder that the adapter, the metrics and checkpoints are written into. Of several ranks, the first has the adapter.
+    pub out: &'a Path,
+    /// Which of several processes this is.
+    pub ranks: Option<&'a Ranks>,
 }
 
-fn execute_as<R: Recipe>(
-    job: &Job,
-    bundle: &Path,
-    base: &Path,
-    out: &Path,
-    ranks: Option<&Ranks>,
-    progress: &Progress,
-) -> Result<Produced, HostError> {
-    let opened = BaseModel::open(base)?.named(Path::new(&job.base_model.name));
-    let sha256 = opened.sha256()?;
-    if sha256 != job.base_model.sha256 {
-        let want = job.base_model.sha256.clone();
-        return Err(JobError::OtherBase { path: base.to_owned(), is: sha256, want }.into());
+impl Execution<'_> {
+    /// Trains.
+    ///
+    /// # Errors
+    /// [`HostError::Job`] where the bundle is not what it says, [`HostError`] otherwise.
+    pub fn run(self, progress: &Progress) -> Result<Produced, HostError> {
+        match self.job.method {
+            JobMethod::Sft => self.run_as::<SftRecipe>(progress),
+            JobMethod::Dpo => self.run_as::<DpoRecipe>(progress),
+            JobMethod::Triplet => self.run_as::<TripletRecipe>(progress),
+        }
     }
-    let (train, held_out) = read_records(bundle)?;
-    let train = encode::<R>(&opened, train, job)?;
-    let held_out = encode::<R>(&opened, held_out, job)?;
 
-    let compute = match ranks {
-        Some(ranks) => of_rank(&job.compute, ranks),
-        None => job.compute.clone(),
-    };
-    let (mut machine, precision) = Machine::open(&compute, job.memory_limit)?;
-    machine.group = ranks.map(|ranks| ranks.meet(Timeouts::default())).transpose()?;
-    let training = TrainConfig { precision, ..job.training.clone() };
-    let work = Work {
-        base: &opened,
-        training: &training,
-        lora_fallback: job.lora_fallback,
-        checkpoint_steps: job.checkpoint_steps,
-        train: &train,
-        held_out: &held_out,
-    };
-    if work.tokens_sha256::<R>() != job.dataset.tokens_sha256 {
-        return Err(JobError::OtherTokens { path: base.to_owned() }.into());
+    fn run_as<R: Recipe>(self, progress: &Progress) -> Result<Produced, HostError> {
+        let Self { job, bundle, base, out, ranks } = self;
+        let opened = BaseModel::open(base)?.named(Path::new(&job.base_model.name));
+        let sha256 = opened.sha256()?;
+        if sha256 != job.base_model.sha256 {
+            let want = job.base_model.sha256.clone();
+            return Err(JobError::OtherBase { path: base.to_owned(), is: sha256, want }.into());
+        }
+        let (train, held_out) = read_records(bundle)?;
+        let train = encode::<R>(&opened, train, job)?;
+        let held_out = encode::<R>(&opened, held_out, job)?;
+
+        let compute = match ranks {
+            Some(ranks) => of_rank(&job.compute, ranks),
+            None => job.compute.clone(),
+        };
+        let (mut machine, precision) = Machine::open(&compute, job.memory_limit)?;
+        machine.group = ranks.map(|ranks| ranks.meet(Timeouts::default())).transpose()?;
+        let training = TrainConfig { precision, ..job.training.clone() };
+        let work = Work {
+            base: &opened,
+            training: &training,
+            lora_fallback: job.lora_fallback,
+            checkpoint_steps: job.checkpoint_steps,
+            train: &train,
+            held_out: &held_out,
+        };
+        if work.tokens_sha256::<R>() != job.dataset.tokens_sha256 {
+            return Err(JobError::OtherTokens { path: base.to_owned() }.into());
+        }
+        let place = Workplace::of_job(out);
+        for folder in [Some(place.adapter.as_path()), place.state.parent()].into_iter().flatten() {
+            fs::create_dir_all(folder).map_err(HostError::io("create", folder))?;
+        }
+        work.on::<R>(machine, &place, progress)
     }
-    let place = Workplace::of_job(out);
-    for folder in [Some(place.adapter.as_path()), place.state.parent()].into_iter().flatten() {
-        fs::create_dir_all(folder).map_err(HostError::io("create", folder))?;
-    }
-    work.on::<R>(machine, &place, progress)
 }
 
 /// Each process of a machine has a GPU of its own.

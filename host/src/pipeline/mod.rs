@@ -60,7 +60,7 @@ pub use analysis::{Analysis, analyze};
 pub use collect::{Collected, collect, statistics};
 pub use decide::{Sides, choose_method, split, split_kind};
 pub use format::{Formatting, format};
-pub use job::execute;
+pub use job::Execution;
 pub use mark::mark_used;
 pub use plugins::RunPlugins;
 pub use recipe::role;

@@ -137,11 +137,11 @@ mod tests {
         let told = ceiling(&config, 3, Duration::from_secs(60)).unwrap_err().to_string();
         assert_eq!(
             told,
-            "this could cost 91.51 USD (8 A100-80GB at 3.67 USD an hour, the list price of 2025-11; 3 attempts of 3720 s, and the \
+            "this could cost 62.33 USD (8 A100-80GB at 2.50 USD an hour, the list price of 2026-05; 3 attempts of 3720 s, and the \
              60 s of those before), and `remote.max_cost_usd` is 50.00; raise that, or lower `timeout`, `gpu_count`, \
              `remote.nodes` or `remote.max_attempts`"
         );
-        assert_eq!(ceiling(&config, 1, Duration::ZERO).unwrap().map(|usd| (usd * 100.0).round()), Some(3034.0));
+        assert_eq!(ceiling(&config, 1, Duration::ZERO).unwrap().map(|usd| (usd * 100.0).round()), Some(2067.0));
     }
 
     #[test]

@@ -17,6 +17,19 @@ pub enum RemoteError {
         /// When to come again, where the server says.
         after: Option<Duration>,
     },
+    /// It is at other work, and keeps no queue: nothing was handed in.
+    #[error(
+        "{engine} takes no job now: {message}; nothing was submitted, and the same command tries again, for as long as \
+         `remote.queue_timeout`"
+    )]
+    Busy {
+        /// The engine.
+        engine: String,
+        /// Its words.
+        message: String,
+        /// When to come again, where it says.
+        after: Option<Duration>,
+    },
     /// It does not let us in.
     #[error("{engine} refuses the credentials: {message}; {remedy}")]
     Credentials {

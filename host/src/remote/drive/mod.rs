@@ -18,8 +18,8 @@ use crate::progress::Progress;
 /// A look at a job: often at first, so that a short one is not kept waiting; a long one is not asked every second.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
-/// How long a job that was cancelled is waited for.
-const FAREWELL: Duration = Duration::from_secs(60);
+/// How long a job that was cancelled is waited for: longer than engines let one save its state.
+const FAREWELL: Duration = GRACE.saturating_add(Duration::from_secs(30));
 
 /// Where a job's output is copied to, in its folder.
 pub const FETCHED: &str = "fetched";
@@ -76,7 +76,7 @@ impl Drive<'_> {
         let first = if is_open(&held) { first_of_round(&held) } else { last_number(&held) + 1 };
         held.change(|record| record.state = RecordState::Open)?;
         loop {
-            let handle = self.submit(&mut held, bundle)?;
+            let (handle, found) = self.submit(&mut held, bundle)?;
             let ended = self.attend(&mut held, &handle)?;
             self.keep_log(&held, &handle);
             match ended {
@@ -90,6 +90,18 @@ impl Drive<'_> {
                             tracing::warn!("what job `{}` left at the engine was not removed: {error}", bundle.key);
                         }
                         return Ok(self.done(&held, folder, result));
+                    }
+                    Err(error @ RemoteError::NoArtefact { .. }) => {
+                        let failure =
+                            Failure { kind: FailureKind::Artefact, exit_code: None, message: error.to_string() };
+                        held.change(|record| end(record.attempts.last_mut(), Some(failure.clone())))?;
+                        // Engines remember names for longer than this host's records may have lived: an attempt that was
+                        // there before us, and whose output was fetched and removed, is none of this command's.
+                        if !found {
+                            held.change(|record| record.state = RecordState::Failed { failure })?;
+                            return Err(error);
+                        }
+                        tracing::warn!("{error}: it is of an earlier time, and another attempt is made");
                     }
                     Err(error) => return Err(error),
                 },
@@ -119,13 +131,13 @@ impl Drive<'_> {
         }
     }
 
-    /// The handle of the attempt that goes on, or of a new one.
-    fn submit(&self, held: &mut HeldJob, bundle: &Bundle) -> Result<JobHandle, RemoteError> {
+    /// The handle of the attempt that goes on, or of a new one; and whether the engine had that one without our record of it.
+    fn submit(&self, held: &mut HeldJob, bundle: &Bundle) -> Result<(JobHandle, bool), RemoteError> {
         let open = held.record.attempts.last().filter(|attempt| attempt.ended_at.is_none()).cloned();
         let number = match open {
             Some(AttemptRecord { handle: Some(handle), .. }) => {
                 self.tell("is taken up again", &handle.id);
-                return Ok(handle);
+                return Ok((handle, false));
             }
             Some(intent) => intent.number,
             None => {
@@ -156,10 +168,11 @@ impl Drive<'_> {
             labels: labels.into_iter().chain([("job".to_owned(), bundle.key.to_string())]).collect(),
         };
         // A host that was killed in between may have submitted it.
-        let found = self.backend.find(&id)?;
-        let handle = match found {
+        let there = self.backend.find(&id)?;
+        let found = there.is_some();
+        let handle = match there {
             Some(handle) => handle,
-            None => self.backend.submit(&submission)?,
+            None => self.hand_in(&submission)?,
         };
         self.tell("is submitted", &id);
         held.change(|record| {
@@ -167,7 +180,24 @@ impl Drive<'_> {
                 attempt.handle = Some(handle.clone());
             }
         })?;
-        Ok(handle)
+        Ok((handle, found))
+    }
+
+    /// Hands an attempt in. An engine without a queue is waited for as the queue of another would be.
+    fn hand_in(&self, submission: &Submission<'_>) -> Result<JobHandle, RemoteError> {
+        let stage = self.progress.stage("remote", 0);
+        let start = Instant::now();
+        loop {
+            match self.backend.submit(submission) {
+                Err(RemoteError::Busy { message, after, .. })
+                    if start.elapsed() < self.config.queue_timeout && self.progress.check_stop().is_ok() =>
+                {
+                    stage.at(0, &format!("waits: {message}"));
+                    thread::sleep(after.unwrap_or(LONGEST_LOOK).clamp(FIRST_LOOK, LONGEST_LOOK));
+                }
+                handed_in => return handed_in,
+            }
+        }
     }
 
     /// A line for people, whose job it is.
@@ -243,8 +273,10 @@ impl Drive<'_> {
     /// Those of the engine.
     pub fn end(&self, handle: &JobHandle) -> Result<JobState, RemoteError> {
         self.backend.cancel(handle)?;
+        let stage = self.progress.stage("remote", 0);
         let start = Instant::now();
         loop {
+            stage.at(0, "waits for the end of what was cancelled");
             let state = match self.backend.status(handle) {
                 Err(RemoteError::NotFound { .. }) => JobState::Cancelled,
                 status => status?.state,

@@ -22,6 +22,8 @@ struct Script {
     outputs: VecDeque<Output>,
     /// An attempt that the engine has already, without having said so.
     has: Option<JobId>,
+    /// How often it is at other work when a job is handed in.
+    busy: usize,
     calls: Vec<String>,
 }
 
@@ -31,6 +33,8 @@ enum Output {
     OneByteOff,
     OfAnotherJob,
     WithoutResult,
+    /// Nothing is there.
+    Removed,
 }
 
 struct Engine {
@@ -52,8 +56,16 @@ impl TrainingBackend for Engine {
     }
 
     fn submit(&self, attempt: &Submission<'_>) -> Result<JobHandle, RemoteError> {
-        self.script.borrow_mut().calls.push(format!("submit {}", attempt.id.attempt));
-        Ok(handle(&attempt.id))
+        let mut script = self.script.borrow_mut();
+        script.calls.push(format!("submit {}", attempt.id.attempt));
+        match script.busy.checked_sub(1) {
+            Some(busy) => {
+                script.busy = busy;
+                let (engine, message) = (self.describe(), "it is at job `x-1`".to_owned());
+                Err(RemoteError::Busy { engine, message, after: Some(Duration::ZERO) })
+            }
+            None => Ok(handle(&attempt.id)),
+        }
     }
 
     fn find(&self, id: &JobId) -> Result<Option<JobHandle>, RemoteError> {
@@ -82,6 +94,10 @@ impl TrainingBackend for Engine {
         let mut script = self.script.borrow_mut();
         script.calls.push(format!("fetch {}", handle.id.attempt));
         let output = script.outputs.pop_front().expect("the script has no output");
+        if let Output::Removed = output {
+            let (what, place) = (RESULT_FILE.to_owned(), "the store".to_owned());
+            return Err(RemoteError::NoArtefact { id: handle.id.clone(), what, place });
+        }
         write_output(into, output, &self.digest, handle.id.attempt);
         Ok(())
     }
@@ -305,6 +321,46 @@ fn a_submission_whose_answer_never_came_is_found_and_not_made_twice() {
     stage.script.borrow_mut().has = Some(stage.bundle.key.attempt(1));
     assert_eq!(stage.run().unwrap().attempts, 1);
     assert_eq!(stage.calls(), ["fetch 1", "cleanup 1"]);
+}
+
+#[test]
+fn an_attempt_whose_output_is_gone_since_our_records_were_lost_is_followed_by_another() {
+    let stage = Stage::new([DONE, DONE]).outputs([Output::Removed, Output::Whole]);
+    stage.script.borrow_mut().has = Some(stage.bundle.key.attempt(1));
+    assert_eq!(stage.run().unwrap().attempts, 2);
+    assert_eq!(stage.calls(), ["fetch 1", "submit 2", "fetch 2", "cleanup 2"]);
+}
+
+#[test]
+fn a_job_of_ours_that_left_nothing_costs_no_second_attempt_before_somebody_asks_for_it() {
+    let stage = Stage::new([DONE, DONE]).outputs([Output::Removed, Output::Whole]);
+    let told = stage.run().unwrap_err().to_string();
+    assert_eq!(told, format!("job `{}-1` left no `result.json` in the store", stage.bundle.key));
+    assert_eq!(stage.calls(), ["submit 1", "fetch 1"]);
+    assert!(matches!(stage.record().state, RecordState::Failed { .. }));
+    assert_eq!(stage.run().unwrap().attempts, 2);
+}
+
+#[test]
+fn an_engine_that_is_at_other_work_is_waited_for_as_long_as_a_queue_is() {
+    let stage = Stage::new([DONE]).outputs([Output::Whole]);
+    stage.script.borrow_mut().busy = 2;
+    assert_eq!(stage.run().unwrap().attempts, 1);
+    assert_eq!(stage.calls(), ["submit 1", "submit 1", "submit 1", "fetch 1", "cleanup 1"]);
+
+    let stage = Stage::new([DONE]).outputs([Output::Whole]);
+    stage.script.borrow_mut().busy = 2;
+    let impatient = RemoteConfig { queue_timeout: Duration::ZERO, ..stage.config.clone() };
+    let stage = Stage { config: impatient, ..stage };
+    let told = stage.run().unwrap_err().to_string();
+    assert_eq!(
+        told,
+        "a scripted engine takes no job now: it is at job `x-1`; nothing was submitted, and the same command tries again, for as \
+         long as `remote.queue_timeout`"
+    );
+    // It does, and as the same attempt.
+    let patient = RemoteConfig { queue_timeout: Duration::from_secs(60), ..stage.config.clone() };
+    assert_eq!(Stage { config: patient, ..stage }.run().unwrap().attempts, 1);
 }
 
 #[test]

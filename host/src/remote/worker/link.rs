@@ -148,8 +148,7 @@ impl Link {
                 RemoteError::Credentials { engine, message, remedy: REMEDY.to_owned() }
             }
             status if http::is_temporary(status) => {
-                let after = answer.header("retry-after").and_then(|s| s.parse().ok()).map(Duration::from_secs);
-                RemoteError::Transient { engine, message, after }
+                RemoteError::Transient { engine, message, after: answer.retry_after() }
             }
             // Every refusal of a worker is a problem: this is somebody else's.
             _ if answer.problem().is_none() => RemoteError::Protocol { engine, message },
@@ -233,6 +232,11 @@ impl Answer {
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// When to come again, where it says.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.header("retry-after")?.parse().ok().map(Duration::from_secs)
     }
 
     pub(super) fn body(&self) -> &[u8] {

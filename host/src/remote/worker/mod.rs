@@ -71,6 +71,7 @@ impl Worker {
             kind::NO_ARTIFACT => RemoteError::NoArtefact { id: id.clone(), what: problem.detail, place: engine },
             kind::CONFLICT => RemoteError::Conflict { engine, id: id.clone(), message: problem.detail },
             kind::UNSCHEDULABLE => RemoteError::Unschedulable { engine, message: problem.detail },
+            kind::BUSY => RemoteError::Busy { engine, message: problem.detail, after: answer.retry_after() },
             _ => self.link.refusal(answer),
         }
     }
