@@ -1,15 +1,19 @@
-"""What the checks of single engines share: the scenario's set-up, and one training that is repeated under other circumstances."""
+"""What the checks of single engines share: the scenario's set-up, one training that is repeated under other circumstances, and a
+cluster whose second node is a network namespace."""
 import array
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import types
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 import scenario  # noqa: E402
 
 
@@ -26,9 +30,29 @@ def tensors(path):
         yield name, array.array("f", data[start + begin:start + end])
 
 
+def processes(on_node2, having=""):
+    """Those whose command has the text, on the second node or on the others."""
+    network = os.readlink(f"/proc/{os.environ['NODE2']}/ns/net")
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        try:
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if (os.readlink(f"/proc/{pid}/ns/net") == network) == on_node2 and having in command:
+                yield pid
+        except OSError:
+            pass  # it has ended
+
+
+def kill(pids):
+    """At once; not this process, nor the one that keeps the second node's network."""
+    for pid in set(pids) - {os.getpid(), int(os.environ["NODE2"])}:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(pid, signal.SIGKILL)
+
+
 class EngineCheck(scenario.Scenario):
-    def __init__(self, tunesmith, provider, fragment, active):
-        super().__init__(types.SimpleNamespace(tunesmith=tunesmith, provider=provider, remote="fragment.toml", active=active))
+    def __init__(self, tunesmith, provider, fragment, active, kill=f"{sys.executable} {HERE / 'trainers.py'} --kill"):
+        super().__init__(types.SimpleNamespace(
+            tunesmith=os.path.abspath(tunesmith), provider=provider, active=active, kill=kill, figures=os.environ.get("FIGURES")))
         self.default = fragment
         self.remote(fragment)
 
@@ -51,9 +75,7 @@ class EngineCheck(scenario.Scenario):
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         told = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
         holds = done.returncode == 1 and all(text in done.stderr for text in says)
-        self.check(f"{what}: {told}", holds)
-        if not holds:
-            print(done.returncode, done.stderr, file=sys.stderr)
+        self.check(f"{what}: {told}", holds, f"{done.returncode} {done.stderr}")
         self.check(f"{what}: nothing is left at the engine", not self.active())
 
     def nearly_the_same(self, what, ours, theirs, tolerance):
@@ -71,17 +93,23 @@ class EngineCheck(scenario.Scenario):
         self.nearly_the_same("two machines", report, local, 1e-5)
         self.remote(self.default)
 
-    def key(self):
-        return self.wait("a job", lambda: next((job["key"] for job in self.jobs() if job["state"]["is"] == "open"), None))
-
-    def ends_well(self, running, seconds=240):
-        out, _ = running.communicate(timeout=seconds)
+    def ends_well(self, running):
+        out, _ = running.communicate(timeout=300)
         if running.returncode != 0:
             sys.exit(self.log())
         return json.loads(out)
 
-    def end(self, started):
-        shutil.rmtree(self.work, ignore_errors=True)
-        print(f"{len(self.failures)} did not hold; {time.monotonic() - started:.0f} s")
-        if self.failures:
-            sys.exit(1)
+    def goes_on(self, what, running, local):
+        """From a checkpoint of its first attempt, of which it gives the failure."""
+        report = self.ends_well(running)
+        self.check(f"{what}: it went on from a checkpoint", (report["resumed_at"] or 0) >= 5)
+        self.same_bytes(what, local, report)
+        return self.jobs()[0]["attempts"][0]["failure"]
+
+    def without_its_node(self, running, local, says=""):
+        """The node that trained is gone; the next attempt goes on, on the other one."""
+        began = time.monotonic()
+        self.wait("another attempt", lambda: len(self.jobs()[0]["attempts"]) == 2)
+        print(f"      told after {time.monotonic() - began:.0f} s")
+        failure = self.goes_on("a lost node", running, local)
+        self.check(f"a lost node: {failure['message'][:200]}", failure["kind"] == "node_lost" and says in failure["message"])

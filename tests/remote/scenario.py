@@ -2,7 +2,7 @@
 """What must hold of every engine, against a real one: the adapter of a job is the local run's, byte for byte, whatever
 happens to the job, its machine and its host; and nothing is left running or is paid for twice.
 
-    scenario.py TUNESMITH --remote FRAGMENT --provider NAME --kill COMMAND --active COMMAND [--nodes N] [--figures FILE]
+    scenario.py TUNESMITH --remote FRAGMENT --provider NAME --kill COMMAND --active COMMAND [--figures FILE]
 
 FRAGMENT is TOML: the keys of `[remote]` and of `[remote.NAME]`. `--kill` ends the trainer of the job that runs, as a
 machine's failure would; `--active` prints the jobs that the engine has queued or running, one a line (a pattern of
@@ -84,13 +84,12 @@ class Scenario:
         out = subprocess.run(self.args.active, shell=True, capture_output=True, text=True, check=True).stdout
         return out.split()
 
+    def key(self):
+        """The job's that is open, as soon as one is."""
+        return self.wait("a job", lambda: next((job["key"] for job in self.jobs() if job["state"]["is"] == "open"), None))
+
     def wait(self, what, condition, seconds=120):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if value := condition():
-                return value
-            time.sleep(0.3)
-        sys.exit(f"{what}: not within {seconds} s\n{self.log()}")
+        return wait(what, condition, seconds, self.log)
 
     def wait_for_step(self, key, least):
         """Until the job's heartbeat tells of a step: its checkpoint is there by then."""
@@ -104,10 +103,13 @@ class Scenario:
             return False
         self.wait(f"step {least}", reached)
 
-    def check(self, what, holds):
+    def check(self, what, holds, told=""):
+        """`told` is what happened, for who has to find out why it does not hold."""
         print(f"{'ok  ' if holds else 'FAIL'}  {what}", flush=True)
         if not holds:
             self.failures.append(what)
+            if told:
+                print(str(told)[-3000:], flush=True)
 
     def same_bytes(self, what, ours, theirs):
         ours, theirs = pathlib.Path(ours["adapter_path"]), pathlib.Path(theirs["adapter_path"])
@@ -116,6 +118,11 @@ class Scenario:
 
     def idle(self):
         self.wait("an idle engine", lambda: not self.active(), 60)
+
+    def cancel(self, what, key, running):
+        self.run("jobs", "cancel", key)
+        self.check(f"{what}: the run ends with exit code 1", running.wait(120) == 1)
+        self.check(f"{what}: it says so", "was cancelled" in self.log())
 
     def play(self):
         self.finetune(SHORT, remote=False)  # compiles plugins, once for both sides
@@ -141,11 +148,9 @@ class Scenario:
 
         # Cancelled in the middle.
         running = self.start(LONG)
-        key = self.wait("a job", lambda: next((job["key"] for job in self.jobs() if job["state"]["is"] == "open"), None))
+        key = self.key()
         self.wait_for_step(key, 12)
-        self.run("jobs", "cancel", key)
-        self.check("cancelled: the run ends with exit code 1", running.wait(120) == 1)
-        self.check("cancelled: it says so", "was cancelled" in self.log())
+        self.cancel("cancelled", key, running)
         self.idle()
 
         # The same command goes on from the checkpoint. Its host is killed, and takes the job up again; then its machine is.
@@ -175,19 +180,37 @@ class Scenario:
             pathlib.Path(self.args.figures).write_text(json.dumps(self.figures, indent=1) + "\n")
 
 
+def wait(what, condition, seconds, log=lambda: ""):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.3)
+    sys.exit(f"{what}: not within {seconds} s\n{log()}")
+
+
+def run(make, *parts):
+    """Each part has a host of its own, which `make` gives and which is no more afterwards. What does not hold is told at the end."""
+    started, failures = time.monotonic(), []
+    for part in parts:
+        scenario = make()
+        try:
+            part(scenario)
+        finally:
+            shutil.rmtree(scenario.work, ignore_errors=True)
+        failures += scenario.failures
+    print(f"{len(failures)} did not hold; {time.monotonic() - started:.0f} s", flush=True)
+    if failures:
+        sys.exit(1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tunesmith", type=os.path.abspath)
     for name in ("remote", "provider", "kill", "active"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--figures")
-    scenario = Scenario(parser.parse_args())
-    try:
-        scenario.play()
-    finally:
-        shutil.rmtree(scenario.work, ignore_errors=True)
-    if scenario.failures:
-        sys.exit(f"{len(scenario.failures)} did not hold")
+    run(lambda: Scenario(parser.parse_args()), Scenario.play)
 
 
 if __name__ == "__main__":

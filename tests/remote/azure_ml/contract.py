@@ -3,25 +3,23 @@
 Microsoft's own client, the history's word on a failure; blobs are in a real Azurite, and a job's command is really run.
 
     contract.py PORT BLOBS FOLDER
-
-`POST /_test/NAME` steers it; see `Controls`.
 """
-import http.server
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 
 from azure.storage.blob import BlobServiceClient
 
 from model import SUBSTITUTION, errors_of
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import stand_in  # noqa: E402
 
 # Azurite's, which is no secret.
 ACCOUNT = "devstoreaccount1"
@@ -32,22 +30,17 @@ AUDIENCE = "https://management.azure.com"
 WORKSPACE = ("/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers"
              "/Microsoft.MachineLearningServices/workspaces/ws")
 COMPUTES = {"cpu-cluster": 4, "gpu-cluster": 4}
-# Seconds from SIGTERM to SIGKILL.
-GRACE = 60
-SYNC = 0.3
 ENDED = ("Completed", "Failed", "Canceled")
 
 
-class Refused(Exception):
+class Refused(stand_in.Refused):
     def __init__(self, status, code, message):
-        super().__init__(code)
-        self.status, self.body = status, {"error": {"code": code, "message": message}}
+        super().__init__(status, {"error": {"code": code, "message": message}})
 
 
-class TokenRefused(Exception):
+class TokenRefused(stand_in.Refused):
     def __init__(self, status, error, description):
-        super().__init__(error)
-        self.status, self.body = status, {"error": error, "error_description": description}
+        super().__init__(status, {"error": error, "error_description": description})
 
 
 class Blobs:
@@ -105,11 +98,39 @@ class Mount:
             del self.seen[path]
 
 
+class Command:
+    """A job's command, with all that it starts."""
+
+    def __init__(self, words, folder, log):
+        self.process = subprocess.Popen(["bash", "-c", words], cwd=folder, env={"PATH": os.environ["PATH"]}, stdout=log,
+                                        stderr=subprocess.STDOUT, start_new_session=True)
+
+    def signal(self, name):
+        os.killpg(self.process.pid, signal.Signals[f"SIG{name}"])
+
+    def exit_code(self):
+        """`None` while it runs."""
+        return self.process.poll()
+
+
 class Job:
     def __init__(self, name, body, address):
         self.name, self.body, self.address = name, body, address
-        self.status, self.error, self.process, self.cancelled = "NotStarted", None, None, False
+        self.status, self.error, self.process, self.stopping = "NotStarted", None, None, False
         self.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    def fail(self, reason):
+        code, message = reason.split(": ", 1)
+        self.error, self.status = {"code": code, "message": message}, "Failed"
+
+    def stop(self):
+        self.stopping = True
+
+    def ended(self):
+        return self.status in ENDED
+
+    def told(self):
+        return {"status": self.status, "error": self.error}
 
     def answer(self):
         tracking = {"jobServiceType": "Tracking", "endpoint": f"{self.address}/mlflow/v1.0{WORKSPACE}"}
@@ -118,117 +139,72 @@ class Job:
                 "properties": {**self.body["properties"], "status": self.status, "services": {"Tracking": tracking}}}
 
 
-class Machine:
+class Machine(stand_in.Machine):
     """What Azure ML does with a job, on one machine."""
 
     def __init__(self, job, blobs, folder, controls):
-        self.job, self.blobs, self.controls = job, blobs, controls
-        self.folder = folder / job.name
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def run(self):
-        try:
-            self.train()
-        except Exception as error:  # whatever it is, a client has to be told of it
-            self.fail("InternalServerError", repr(error))
-
-    def fail(self, code, message):
-        self.job.error = {"code": code, "message": message}
-        self.job.status = "Failed"
+        super().__init__(job, folder, controls)
+        self.blobs, self.mounts, self.log = blobs, [], self.folder / "std_log.txt"
 
     def train(self):
         job, properties, places = self.job, self.job.body["properties"], {}
         job.status = "Preparing"
         if reason := self.controls.take("fail_next"):
-            return self.fail(*reason.split(": ", 1))
-        while self.controls.hold and not job.cancelled:
+            return job.fail(reason)
+        while self.controls.hold and not job.stopping:
             job.status = "Queued"
-            time.sleep(SYNC)
-        if job.cancelled:
+            time.sleep(stand_in.SYNC)
+        if job.stopping:
             job.status = "Canceled"
             return
         for name, value in properties["inputs"].items():
             place = places[f"inputs.{name}"] = self.folder / "in" / name
             place.mkdir(parents=True)
             if not self.blobs.download(value["uri"], place):
-                return self.fail("UserError", f"DataAccessError(NotFound): {value['uri']} has no files")
-        mounts = []
+                return job.fail(f"UserError: DataAccessError(NotFound): {value['uri']} has no files")
         for name, value in properties["outputs"].items():
             place = places[f"outputs.{name}"] = self.folder / "out" / name
             place.mkdir(parents=True)
-            mounts.append(Mount(self.blobs, value["uri"], place))
+            self.mounts.append(Mount(self.blobs, value["uri"], place))
         command = SUBSTITUTION.sub(lambda match: str(places[".".join(match.groups())]), properties["command"])
         (self.folder / "work").mkdir()
-        log_path = self.folder / "std_log.txt"
-        with log_path.open("wb") as log:
-            job.process = subprocess.Popen(
-                ["bash", "-c", command], cwd=self.folder / "work", env={"PATH": os.environ["PATH"]}, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True)
+        with self.log.open("wb") as log:
+            job.process = Command(command, self.folder / "work", log)
         job.status = "Running"
-        why = self.wait(properties, mounts, log_path)
-        code = job.process.returncode
+        hours, minutes, seconds = re.fullmatch(r"PT(\d+)H(\d+)M(\d+)S", properties["limits"]["timeout"]).groups()
+        why = self.wait(int(hours) * 3600 + int(minutes) * 60 + int(seconds))
+        code = job.process.exit_code()
         job.status = "Finalizing"
-        for mount in mounts:
-            mount.sync()
+        self.sync()
         if broken := self.controls.take("damage_next"):
-            mounts[0].container.upload_blob(mounts[0].prefix + broken, b"not what the job wrote", overwrite=True)
-        self.keep_log(log_path)
+            mount = self.mounts[0]
+            mount.container.upload_blob(mount.prefix + broken, b"not what the job wrote", overwrite=True)
         if why:
             job.status = "Canceled"
         elif code == 0:
             job.status = "Completed"
         else:
-            self.fail("UserError", f"Execution failed. User process '/bin/bash' exited with status code {code}. "
-                      f"Process exited with non-zero exit code: {code}")
+            job.fail(f"UserError: Execution failed. User process '/bin/bash' exited with status code {code}. "
+                     f"Process exited with non-zero exit code: {code}")
 
-    def wait(self, properties, mounts, log_path):
-        job, start, why, asked = self.job, time.time(), False, None
-        hours, minutes, seconds = re.fullmatch(r"PT(\d+)H(\d+)M(\d+)S", properties["limits"]["timeout"]).groups()
-        most = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-        while job.process.poll() is None:
-            if not why and (job.cancelled or time.time() - start > most):
-                why, asked = True, time.time()
-                os.killpg(job.process.pid, signal.SIGTERM)
-            if asked and time.time() - asked > GRACE:
-                os.killpg(job.process.pid, signal.SIGKILL)
-            for mount in mounts:
-                mount.sync()
-            self.keep_log(log_path)
-            time.sleep(SYNC)
-        return why
-
-    def keep_log(self, path):
+    def sync(self):
+        for mount in self.mounts:
+            mount.sync()
         container = self.blobs.client.get_container_client("azureml")
         name = f"ExperimentRun/dcid.{self.job.name}/user_logs/std_log.txt"
-        container.upload_blob(name, path.read_bytes(), overwrite=True)
+        container.upload_blob(name, self.log.read_bytes(), overwrite=True)
 
 
-class Controls:
-    """What a test can bring about: each is set by a `POST /_test/NAME` whose body is its value as JSON."""
-
-    def __init__(self):
-        self.throttle = 0        # so many calls are answered with 429
-        self.expire = False      # every token that was given so far has expired
-        self.lock_out = False    # no token is given any more, and none is good
-        self.quota = False       # no machine may be had
-        self.hold = False        # jobs wait for a machine
-        self.fail_next = None    # `Code: message` of the next job's failure
-        self.damage_next = None  # a file of the next job's output that is damaged
-        self.lose_put = False    # the next PUT comes through, and its answer is lost
-
-    def take(self, name):
-        value = getattr(self, name)
-        setattr(self, name, None if value is not True else False)
-        return value
-
-
-class Contract:
+class Contract(stand_in.Contract):
     def __init__(self, port, blobs, folder):
+        # Whether every token that was given so far has expired; whether no token is given any more, and none is good.
+        super().__init__(stand_in.Controls(expire=False, lock_out=False))
         self.address, self.blobs, self.folder = f"http://127.0.0.1:{port}", blobs, folder
-        self.controls, self.tokens, self.jobs, self.lock = Controls(), {}, {}, threading.Lock()
+        self.tokens = {}
 
-    def answer(self, method, path, query, headers, body):
-        """Status and body."""
+    def answer(self, method, path, headers, body):
+        url = urllib.parse.urlparse(path)
+        path, query = url.path, dict(urllib.parse.parse_qsl(url.query))
         if path == f"/{TENANT}/oauth2/v2.0/token":
             return 200, self.token(dict(urllib.parse.parse_qsl(body.decode())))
         if path == "/metadata/identity/oauth2/token":
@@ -241,8 +217,7 @@ class Contract:
         if self.tokens.get(token, 0) < time.time() or self.controls.lock_out:
             code = "ExpiredAuthenticationToken" if token in self.tokens else "InvalidAuthenticationToken"
             raise Refused(401, code, "The access token expiry UTC time is earlier than current UTC time.")
-        if self.controls.throttle > 0:
-            self.controls.throttle -= 1
+        if self.controls.throttled():
             raise Refused(429, "TooManyRequests", "The request is being throttled.")
         history = re.fullmatch(re.escape(f"/history/v1.0{WORKSPACE}") + r"/runs/([\w-]+)/details", path)
         if history and method == "GET":
@@ -285,9 +260,9 @@ class Contract:
                 return 200, self.job(name).answer()
             case ("POST", ["jobs", name, "cancel"]):
                 job = self.job(name)
-                if job.status in ENDED:
+                if job.ended():
                     raise Refused(400, "UserError", f"Job {name} is in terminal state {job.status}.")
-                job.cancelled = True
+                job.stop()
                 return 202, None
         raise Refused(404, "ResourceNotFound", f"No such resource: {'/'.join(parts)}")
 
@@ -312,73 +287,13 @@ class Contract:
                 self.jobs[name].body["properties"]["tags"] = body["properties"]["tags"]
                 return 200, self.jobs[name].answer()
             job = self.jobs[name] = Job(name, body, self.address)
-        threading.Thread(target=Machine(job, self.blobs, self.folder, self.controls).run, daemon=True).start()
+        self.begin(Machine(job, self.blobs, self.folder, self.controls))
         return 201, job.answer()
-
-    def test(self, name, value):
-        """What a test asks for, or brings about."""
-        active = [job for job in self.jobs.values() if job.status not in ENDED]
-        if name == "kill":
-            for job in active:
-                if job.process:
-                    os.killpg(job.process.pid, signal.SIGKILL)
-        if name == "stop":
-            for job in active:
-                job.cancelled = True
-        if name in ("active", "kill", "stop"):
-            return [job.name for job in active]
-        if name == "jobs":
-            return {job.name: {"status": job.status, "error": job.error} for job in self.jobs.values()}
-        if not hasattr(self.controls, name):
-            raise Refused(404, "ResourceNotFound", name)
-        setattr(self.controls, name, value)
-        return None
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self):
-        contract = self.server.contract
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        url = urllib.parse.urlparse(self.path)
-        query = dict(urllib.parse.parse_qsl(url.query))
-        try:
-            if url.path.startswith("/_test/"):
-                status, answer = 200, contract.test(url.path.removeprefix("/_test/"), json.loads(body or b"null"))
-            else:
-                status, answer = contract.answer(self.command, url.path, query, self.headers, body)
-                if self.command == "PUT" and contract.controls.take("lose_put"):
-                    self.close_connection = True
-                    return self.connection.shutdown(2)
-        except (Refused, TokenRefused) as refused:
-            status, answer = refused.status, refused.body
-        content = b"" if status == 202 else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_PUT = do_POST = answer
-
-    def log_message(self, *_words):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asks may lose patience
-            super().handle_error(request, client_address)
 
 
 def main():
     port, blobs, folder = sys.argv[1:]
-    server = Server(("127.0.0.1", int(port)), Handler)
-    server.contract = Contract(port, Blobs(blobs), pathlib.Path(folder))
-    server.serve_forever()
+    stand_in.serve(port, Contract(port, Blobs(blobs), pathlib.Path(folder)))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ clear()
 
 with place() as at:
     running = at.start(LONG)
-    key = at.wait("a job", lambda: next((job["key"] for job in at.jobs() if job["state"]["is"] == "open"), None))
+    key = at.key()
     at.wait_for_step(key, 6)
     (STATE / "out-of-memory").touch()
     subprocess.run(f"{HOOKS} kill", shell=True, check=True)

@@ -1,19 +1,11 @@
 #!/usr/bin/env bash
-# usage: check.sh TUNESMITH [PYTHON]   Both workers, each in a network of its own: `deploy/modal_app.py` under uvicorn, and
+# usage: check.sh BINARY [PYTHON]   Both workers, each in a network of its own: `deploy/modal_app.py` under uvicorn, and
 # `tunesmith serve --worker`. Each plays the scenario of all engines; then what only they can show.
 # Without a python that has requirements.txt's packages, one is made below target/ (60 MB). Two minutes.
-set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-tunesmith=$(realpath "${1:?usage: check.sh TUNESMITH [PYTHON]}")
-python=${2:-$root/target/modal-venv/bin/python}
-if [ $# -lt 2 ] && [ ! -x "$python" ]; then
-    python3 -m venv "$root/target/modal-venv"
-    "$python" -m pip install --quiet --requirement "$here/requirements.txt"
-fi
+. "$(dirname "$0")/../setup.sh"
 
 echo "== the options that Modal is given are ones that its client takes"
-(cd "$root/deploy" && TUNESMITH=$tunesmith PYTHONDONTWRITEBYTECODE=1 "$python" - <<'PY')
+(cd "$root/deploy" && TUNESMITH=$binary PYTHONDONTWRITEBYTECODE=1 "$python" - <<'PY')
 import inspect
 
 import modal
@@ -28,6 +20,6 @@ PY
 
 for worker in modal own; do
     echo "== $worker: the scenario"
-    unshare -n -p -m -f --mount-proc --kill-child \
-        bash "$here/inside.sh" "$worker" "$tunesmith" "$python" "$root"
+    mkdir "$work/$worker"
+    alone bash "$here/inside.sh" "$worker" "$binary" "$python" "$root" "$work/$worker"
 done

@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
-# usage: inside.sh modal|own TUNESMITH PYTHON ROOT   What check.sh runs in namespaces of its own: whatever it starts ends with them.
+# usage: inside.sh modal|own TUNESMITH PYTHON ROOT FOLDER   What check.sh runs in namespaces of its own: whatever it starts ends with them.
 set -euo pipefail
-worker=$1 tunesmith=$2 python=$3 root=$4
-here=$root/tests/remote/modal
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-ip link set lo up
+worker=$1 tunesmith=$2 python=$3 root=$4 work=$5
+trainers="$python $root/tests/remote/trainers.py"
 export PYTHONDONTWRITEBYTECODE=1
 port=8321
 printf 'wk-of-the-test\nws-of-the-test\n' >"$work/key"
@@ -42,7 +39,7 @@ url=http://127.0.0.1:$port
 if [ "$worker" = modal ]; then secret=key_file=\"$work/key\"; else secret=token_file=\"$work/jobs/worker.token\"; fi
 printf '[remote.modal]\nurl = "%s"\n%s\n' "$url" "$secret" >"$work/remote.toml"
 "$python" "$root/tests/remote/scenario.py" "$tunesmith" --remote "$work/remote.toml" --provider modal \
-    --kill "$python $here/trainers.py --kill" --active "$python $here/trainers.py" || { cat "$work/worker.log"; exit 1; }
+    --kill "$trainers --kill" --active "$trainers" || { cat "$work/worker.log"; exit 1; }
 
 # A host of our own for the rest.
 cp -r "$root/examples/quickstart/base" "$root/examples/quickstart/telemetry.jsonl" "$work"
@@ -76,12 +73,12 @@ for _ in $(seq 300); do
     if grep -q '"step":[1-9]' "$work"/jobs/*/out/heartbeat.json 2>/dev/null; then break; fi
     sleep 0.1
 done
-trainer=$("$python" "$here/trainers.py")
+trainer=$($trainers)
 kill -9 "$pid"
 wait "$pid" 2>/dev/null || true
 sleep 1
 start
-[ "$("$python" "$here/trainers.py")" = "$trainer" ] || { echo "FAIL  the trainer did not go on"; exit 1; }
+[ "$($trainers)" = "$trainer" ] || { echo "FAIL  the trainer did not go on"; exit 1; }
 wait "$run" || { cat "$work/finetune.log" "$work/worker.log"; exit 1; }
 "$python" - "$work/report.json" <<'PY'
 import json
@@ -91,6 +88,6 @@ job = json.load(open(sys.argv[1]))["job"]
 assert job["attempts"] == 1, job
 print(f"ok    one attempt, {job['took_s']:.1f} s")
 PY
-[ -z "$("$python" "$here/trainers.py")" ] || { echo "FAIL  a trainer is left"; exit 1; }
+[ -z "$($trainers)" ] || { echo "FAIL  a trainer is left"; exit 1; }
 [ -z "$(find "$work/jobs" -name job.json)" ] || { echo "FAIL  a job is left"; exit 1; }
 echo "ok    nothing is left running or lying there"

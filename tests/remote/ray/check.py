@@ -1,17 +1,16 @@
-"""check.py BINARY: what only Ray can show, beside a cluster that cluster.sh has made."""
+"""check.py BINARY: the scenario, and what only Ray can show, beside a cluster that cluster.sh has made."""
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from engine_check import EngineCheck  # noqa: E402
+from engine_check import EngineCheck, kill, processes  # noqa: E402
+from scenario import run  # noqa: E402
 
 CLUSTER = pathlib.Path(os.environ["CLUSTER"])
 URL = os.environ["RAY_URL"]
@@ -26,17 +25,6 @@ def fragment(token=TOKEN, url=URL, remote=""):
 def ask(path, method="GET"):
     request = urllib.request.Request(URL + path, method=method, headers={"Authorization": f"Bearer {TOKEN.read_text()}"})
     return json.load(urllib.request.urlopen(request, timeout=60))
-
-
-def processes(of_node2, having):
-    network = os.readlink(f"/proc/{os.environ['NODE2']}/ns/net")
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-        try:
-            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if (os.readlink(f"/proc/{pid}/ns/net") == network) == of_node2 and having in command:
-                yield pid
-        except OSError:
-            pass  # it has ended
 
 
 def refusals(check):
@@ -79,9 +67,7 @@ def cancelled_before_it_began(check, local):
     running = check.start(2)
     key = check.key()
     check.wait("a job that waits", lambda: f"{key}-1" in check.active())
-    check.run("jobs", "cancel", key)
-    check.check("cancelled while it waits: the run ends with exit code 1", running.wait(120) == 1)
-    check.check("cancelled while it waits: it says so", "was cancelled" in check.log())
+    check.cancel("cancelled while it waits", key, running)
     job = ask(f"/api/jobs/{key}-1")
     check.check(f"cancelled while it waits: {job['status']} at Ray", job["status"] in ("FAILED", "STOPPED"))
     for name in blockers:
@@ -102,16 +88,8 @@ def node_lost(check, local):
     check.wait_for_step(check.key(), 12)
     unblock(check, blocker)
     check.check("a lost node: the second one trains", any(processes(True, "tunesmith train")))
-    for pid in {*processes(True, "ray"), *processes(True, "tunesmith train")}:
-        os.kill(pid, signal.SIGKILL)
-    began = time.monotonic()
-    check.wait("another attempt", lambda: len(check.jobs()[0]["attempts"]) == 2)
-    print(f"      told after {time.monotonic() - began:.0f} s")
-    report = check.ends_well(running)
-    first = check.jobs()[0]["attempts"][0]["failure"]
-    check.check(f"a lost node: {first['message'][:200]}", first["kind"] == "node_lost")
-    check.check("a lost node: it went on from a checkpoint", (report["resumed_at"] or 0) >= 5)
-    check.same_bytes("a lost node", local, report)
+    kill(processes(True))
+    check.without_its_node(running, local)
     subprocess.run(["start_node2"], check=True)
 
 
@@ -120,24 +98,16 @@ def head_restarts(check, local):
     check.forget()
     running = check.start(EPOCHS)
     check.wait_for_step(check.key(), 8)
-    mine = os.getpid()
     for part in ("gcs_server", "raylet", "dashboard", "ray::", "log_monitor", "tunesmith train", "runtime_env"):
-        for pid in list(processes(False, part)) + list(processes(True, part)):
-            if pid != mine:
-                os.kill(pid, signal.SIGKILL)
+        kill([*processes(False, part), *processes(True, part)])
     time.sleep(2)
     subprocess.run(["start_head"], check=True)
     subprocess.run(["start_node2"], check=True)
-    report = check.ends_well(running, 300)
-    attempts = check.jobs()[0]["attempts"]
-    check.check(f"a new head: {attempts[0]['failure']['message']}", "knows no job" in attempts[0]["failure"]["message"])
-    check.check("a new head: it went on from a checkpoint", (report["resumed_at"] or 0) >= 5)
-    check.same_bytes("a new head", local, report)
+    failure = check.goes_on("a new head", running, local)
+    check.check(f"a new head: {failure['message']}", "knows no job" in failure["message"])
 
 
-def main():
-    started = time.monotonic()
-    check = EngineCheck(os.path.abspath(sys.argv[1]), "ray", fragment(), f"python3 {HERE}/active.py")
+def own(check):
     refusals(check)
     short, _ = check.finetune(2, remote=False)
     cancelled_before_it_began(check, short)
@@ -145,8 +115,7 @@ def main():
     long, _ = check.finetune(EPOCHS, remote=False)
     node_lost(check, long)
     head_restarts(check, long)
-    check.end(started)
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda: EngineCheck(sys.argv[1], "ray", fragment(), f"{sys.executable} {HERE / 'active.py'}"), EngineCheck.play, own)

@@ -2,7 +2,8 @@
 # usage: cluster.sh FOLDER PYTHON COMMAND...   Runs COMMAND beside a Ray cluster of two nodes with one (pretended) GPU each; loopback
 # only, everything below FOLDER. PYTHON has Ray. The second node is a network namespace of its own: killing what runs there is losing
 # the machine.
-# COMMAND sees: CLUSTER (this FOLDER), NODE2 (a process of the second node), RAY_URL, and `start_head`, `start_node2` in the PATH.
+# COMMAND sees: CLUSTER (this FOLDER, where it starts; `shared` is for artefacts), NODE2 (a process of the second node), RAY_URL, and
+# `start_head`, `start_node2` in the PATH.
 # With RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH set, the cluster asks for that token.
 set -euo pipefail
 if [ "$1" != --inside ]; then
@@ -13,7 +14,7 @@ export CLUSTER=$1
 bin=$(dirname "$2")
 shift 2
 # Ray's sockets have long names below it, and a socket's has at most 107 characters.
-mkdir -p "$CLUSTER"/{1,2,bin,log}
+mkdir -p "$CLUSTER"/{1,2,bin,log,shared}
 export PATH=$CLUSTER/bin:$bin:$PATH RAY_USAGE_STATS_ENABLED=0 RAY_DISABLE_DOCKER_CPU_WARNING=1
 export RAY_ADDRESS_GCS=10.99.0.1:6399 RAY_URL=http://127.0.0.1:8266
 
@@ -42,4 +43,5 @@ SH
 chmod +x "$CLUSTER"/bin/*
 start_head || { cat "$CLUSTER/log/head.log"; exit 1; }
 start_node2 || { cat "$CLUSTER/log/node2.log"; exit 1; }
+cd "$CLUSTER"
 "$@"

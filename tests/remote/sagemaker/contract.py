@@ -3,15 +3,11 @@
 are verified, data comes from and goes to S3, and the job's container is really run.
 
     contract.py PORT S3_ENDPOINT FOLDER IMAGE     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: of S3, and of the one who may ask
-
-`POST /_test/NAME` steers it, and is not signed; see `Controls`.
 """
 import datetime
-import http.server
 import json
 import os
 import pathlib
-import shutil
 import sys
 import tarfile
 import threading
@@ -22,11 +18,9 @@ import boto3
 from bucket import Bucket
 from container import Container
 from model import Refused, Service, verify
+import stand_in  # model.py knows where it is
 
 ACCOUNT = "arn:aws:sagemaker:eu-central-1:123456789012:training-job"
-# Seconds from SIGTERM to SIGKILL; SageMaker's are 120.
-GRACE = 60
-SYNC = 0.3
 ENDED = ("Completed", "Failed", "Stopped")
 
 
@@ -35,7 +29,7 @@ class Job:
         self.request, self.name = request, request["TrainingJobName"]
         self.lock = threading.Lock()
         self.stopping = False
-        self.container = None
+        self.process = None
         self.reason = None
         self.model = None
         self.started = None
@@ -58,6 +52,15 @@ class Job:
         self.reason = reason[:1024]
         self.enter("Failed", "Failed", self.reason)
 
+    def stop(self):
+        self.stopping, self.status = True, "Stopping"
+
+    def ended(self):
+        return self.status in ENDED
+
+    def told(self):
+        return {"status": self.status, "reason": self.reason, "model": self.model}
+
     def description(self):
         with self.lock:
             told = {key: value for key, value in self.request.items() if key != "Tags"}
@@ -68,21 +71,15 @@ class Job:
             return told | {key: value for key, value in optional.items() if value}
 
 
-class Machine:
+class Machine(stand_in.Machine):
     """What SageMaker does with a job, on one machine."""
 
     def __init__(self, job, bucket, folder, image, controls):
-        self.job, self.bucket, self.image, self.controls = job, bucket, image, controls
-        self.folder = folder / job.name
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().__init__(job, folder, controls)
+        self.bucket, self.image = bucket, image
         self.ml = self.folder / "ml"
         self.log = self.folder / "log"
-
-    def run(self):
-        try:
-            self.train()
-        except Exception as error:  # whatever it is, a client has to be told of it
-            self.job.fail(f"InternalServerError: {error!r}")
+        self.checkpoints, self.seen = job.request["CheckpointConfig"]["S3Uri"], {}
 
     def train(self):
         job, request = self.job, self.job.request
@@ -94,7 +91,7 @@ class Machine:
             if job.stopping:
                 return job.enter("Stopped", "Stopped")
             job.enter("InProgress", "Pending", "Waiting for capacity")
-            time.sleep(SYNC)
+            time.sleep(stand_in.SYNC)
         job.enter("InProgress", "Downloading", "Downloading input data")
         channels = {}
         for channel in request["InputDataConfig"]:
@@ -112,23 +109,22 @@ class Machine:
         }
         for name, content in config.items():
             (self.ml / "input/config" / f"{name}.json").write_text(json.dumps(content))
-        checkpoints, seen = request["CheckpointConfig"]["S3Uri"], {}
-        self.bucket.download(checkpoints, self.ml / "checkpoints")
-        seen.update({path: path.stat().st_mtime_ns for path in (self.ml / "checkpoints").rglob("*") if path.is_file()})
+        self.bucket.download(self.checkpoints, self.ml / "checkpoints")
+        self.seen.update({path: path.stat().st_mtime_ns for path in (self.ml / "checkpoints").rglob("*") if path.is_file()})
         if job.stopping:
             return job.enter("Stopped", "Stopped")
 
         job.started = time.time()
         variables = {"TRAINING_JOB_NAME": job.name, **request.get("Environment", {})}
         with self.log.open("wb") as log:
-            job.container = Container(job.name, self.image, self.ml, variables, log)
+            job.process = Container(job.name, self.image, self.ml, variables, log)
         job.enter("InProgress", "Training", "Training image download completed. Training in progress.")
-        why = self.wait(checkpoints, seen)
-        code = job.container.exit_code()
+        why = self.wait(request["StoppingCondition"]["MaxRuntimeInSeconds"])
+        code = job.process.exit_code()
         job.enter("Stopping" if why else "InProgress", "Uploading", "Uploading generated training model")
-        self.bucket.upload_changes(self.ml / "checkpoints", checkpoints, seen)
+        self.sync()
         if broken := self.controls.take("damage_next"):
-            bucket, key = (checkpoints.rstrip("/") + "/" + broken).removeprefix("s3://").split("/", 1)
+            bucket, key = (self.checkpoints.rstrip("/") + "/" + broken).removeprefix("s3://").split("/", 1)
             self.bucket.s3.put_object(Bucket=bucket, Key=key, Body=b"not what the job wrote")
         self.keep_model()
         if why == "time":
@@ -141,18 +137,8 @@ class Machine:
         words = failure.read_text() if failure.is_file() else ""
         job.fail(f"AlgorithmError: {words[:900]}, exit code: {code}")
 
-    def wait(self, checkpoints, seen):
-        job, asked, why = self.job, None, None
-        most = job.request["StoppingCondition"]["MaxRuntimeInSeconds"]
-        while job.container.exit_code() is None:
-            if not why and (job.stopping or time.time() - job.started > most):
-                why, asked = ("stop" if job.stopping else "time"), time.time()
-                job.container.signal("TERM")
-            if asked and time.time() - asked > GRACE:
-                job.container.signal("KILL")
-            self.bucket.upload_changes(self.ml / "checkpoints", checkpoints, seen)
-            time.sleep(SYNC)
-        return why
+    def sync(self):
+        self.bucket.upload_changes(self.ml / "checkpoints", self.checkpoints, self.seen)
 
     def keep_model(self):
         files = sorted((self.ml / "model").iterdir())
@@ -165,47 +151,30 @@ class Machine:
             self.job.model = {"S3ModelArtifacts": uri}
 
 
-class Controls:
-    """What a test can bring about: each is set by a `POST /_test/NAME` whose body is its value as JSON."""
+class Contract(stand_in.Contract):
+    content_type = "application/x-amz-json-1.1"
 
-    def __init__(self):
-        self.throttle = 0        # so many calls are answered with ThrottlingException
-        self.clock_s = 0         # seconds that the service's clock is ahead
-        self.expired = False     # every call is answered with ExpiredTokenException
-        self.quota = False       # no instance may be had
-        self.hold = False        # jobs wait for a machine
-        self.fail_next = None    # the FailureReason of the next job
-        self.damage_next = None  # a file of the next job's output that is damaged in S3
-        self.lose_create = False  # the next CreateTrainingJob comes through, and its answer is lost
-
-    def take(self, name):
-        value = getattr(self, name)
-        setattr(self, name, None if value is not True else False)
-        return value
-
-
-class Contract:
     def __init__(self, s3, folder, image, keys):
+        # Seconds that the service's clock is ahead; whether every call is answered with ExpiredTokenException.
+        super().__init__(stand_in.Controls(clock_s=0, expired=False))
         self.bucket, self.folder, self.image, self.keys = Bucket(s3), folder, image, keys
         self.services = {"SageMaker": Service("sagemaker"), "Logs_20140328": Service("logs")}
-        self.controls = Controls()
-        self.jobs, self.machines, self.lock = {}, {}, threading.Lock()
+        self.machines = {}
 
-    def call(self, headers, path, body):
+    def answer(self, _method, path, headers, body):
         target, _, operation = headers.get("X-Amz-Target", "").partition(".")
-        if headers.get("Content-Type") != "application/x-amz-json-1.1" or target not in self.services:
+        if headers.get("Content-Type") != self.content_type or target not in self.services:
             raise Refused("UnknownOperationException", f"{target}.{operation}", 404)
         service = self.services[target]
         now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=self.controls.clock_s)
         verify(headers, body, path, service.name, self.keys, now)
         if self.controls.expired:
             raise Refused("ExpiredTokenException", "The security token included in the request is expired", 403)
-        if self.controls.throttle > 0:
-            self.controls.throttle -= 1
+        if self.controls.throttled():
             raise Refused("ThrottlingException", "Rate exceeded")
         request = json.loads(body)
         service.check(operation, request)
-        return getattr(self, operation)(request)
+        return 200, getattr(self, operation)(request)
 
     def CreateTrainingJob(self, request):
         condition, runtime = request["StoppingCondition"], request["StoppingCondition"]["MaxRuntimeInSeconds"]
@@ -227,7 +196,7 @@ class Contract:
                               "training job with this name already exists")
             job = self.jobs[name] = Job(request)
         self.machines[name] = Machine(job, self.bucket, self.folder, self.image, self.controls)
-        threading.Thread(target=self.machines[name].run, daemon=True).start()
+        self.begin(self.machines[name])
         return {"TrainingJobArn": f"{ACCOUNT}/{name}"}
 
     def job(self, request):
@@ -240,10 +209,10 @@ class Contract:
 
     def StopTrainingJob(self, request):
         job = self.job(request)
-        if job.status in ENDED:
+        if job.ended():
             raise Refused("ValidationException",
                           f"The request was rejected because the training job is in status {job.status}.")
-        job.stopping, job.status = True, "Stopping"
+        job.stop()
         return {}
 
     def ListTrainingJobs(self, request):
@@ -268,70 +237,12 @@ class Contract:
         return {"events": [{"timestamp": 0, "message": line, "ingestionTime": 0} for line in page],
                 "nextForwardToken": f"f/{start + len(page)}", "nextBackwardToken": "b/0"}
 
-    def test(self, name, value):
-        """What a test asks for, or brings about."""
-        active = [job for job in self.jobs.values() if job.status not in ENDED]
-        if name == "active":
-            return [job.name for job in active]
-        if name == "kill":
-            for job in active:
-                if job.container:
-                    job.container.signal("KILL")
-            return [job.name for job in active]
-        if name == "stop":
-            for job in active:
-                job.stopping, job.status = True, "Stopping"
-            return [job.name for job in active]
-        if name == "jobs":
-            return {job.name: {"status": job.status, "reason": job.reason, "model": job.model} for job in self.jobs.values()}
-        if not hasattr(self.controls, name):
-            raise Refused("UnknownOperationException", name, 404)
-        setattr(self.controls, name, value)
-        return None
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        contract = self.server.contract
-        try:
-            if self.path.startswith("/_test/"):
-                answer, status = contract.test(self.path.removeprefix("/_test/"), json.loads(body or "null")), 200
-            else:
-                answer, status = contract.call(self.headers, self.path, body), 200
-                if self.headers["X-Amz-Target"].endswith("CreateTrainingJob") and contract.controls.take("lose_create"):
-                    self.close_connection = True
-                    return self.connection.shutdown(2)
-        except Refused as refused:
-            answer, status = {"__type": refused.code, "message": refused.message}, refused.status
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_words):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asks may lose patience
-            super().handle_error(request, client_address)
-
 
 def main():
     port, s3_endpoint, folder, image = sys.argv[1:]
     keys = {os.environ["AWS_ACCESS_KEY_ID"]: os.environ["AWS_SECRET_ACCESS_KEY"]}
     s3 = boto3.client("s3", region_name="eu-central-1", endpoint_url=s3_endpoint)
-    server = Server(("127.0.0.1", int(port)), Handler)
-    server.contract = Contract(s3, pathlib.Path(folder), image, keys)
-    server.serve_forever()
+    stand_in.serve(port, Contract(s3, pathlib.Path(folder), image, keys))
 
 
 if __name__ == "__main__":

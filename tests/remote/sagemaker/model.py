@@ -1,6 +1,8 @@
 """AWS's own machine-readable model of its services, and its signature: what a request is held to."""
 import datetime
+import pathlib
 import re
+import sys
 
 import botocore.auth
 import botocore.awsrequest
@@ -8,16 +10,18 @@ import botocore.credentials
 import botocore.model
 import botocore.session
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import stand_in  # noqa: E402
+
 # Seconds by which a request's date may differ from the service's clock.
 SKEW = 300
 AUTHORIZATION = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request, ?"
                            r"SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})")
 
 
-class Refused(Exception):
+class Refused(stand_in.Refused):
     def __init__(self, code, message, status=400):
-        super().__init__(f"{code}: {message}")
-        self.code, self.message, self.status = code, message, status
+        super().__init__(status, {"__type": code, "message": message})
 
 
 class Service:

@@ -1,4 +1,4 @@
-"""check.py BINARY: what only Slurm can show, beside a cluster that cluster.sh has made."""
+"""check.py BINARY: the scenario, and what only Slurm can show, beside a cluster that cluster.sh has made."""
 import os
 import pathlib
 import signal
@@ -8,7 +8,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from engine_check import EngineCheck  # noqa: E402
+from engine_check import EngineCheck, kill, processes  # noqa: E402
+from scenario import run  # noqa: E402
 
 CLUSTER = pathlib.Path(os.environ["CLUSTER"])
 ACTIVE = "squeue --noheader --format=%j --states=PENDING,CONFIGURING,RUNNING,COMPLETING"
@@ -112,23 +113,9 @@ def node_lost(check, local):
     running = check.start(EPOCHS)
     check.wait_for_step(check.key(), 12)
     slurm("scontrol", "update", "nodename=n1", "state=resume")
-    node2 = int(os.environ["NODE2"])
-    network = os.readlink(f"/proc/{node2}/ns/net")
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-        try:
-            if pid != node2 and os.readlink(f"/proc/{pid}/ns/net") == network:
-                os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass  # it has ended
-    began = time.monotonic()
-    check.wait("another attempt", lambda: len(check.jobs()[0]["attempts"]) == 2)
-    print(f"      told after {time.monotonic() - began:.0f} s, of which Slurm waits 8 before it believes it")
-    report = check.ends_well(running)
-    first = check.jobs()[0]["attempts"][0]["failure"]
-    check.check(f"a lost node: {first['message']}", first["kind"] == "node_lost" and "NODE_FAIL" in first["message"])
-    check.check("a lost node: it went on from a checkpoint", (report["resumed_at"] or 0) >= 5)
-    check.same_bytes("a lost node", local, report)
-    subprocess.run(["nsenter", "-t", str(node2), "-n", "-u", "slurmd", "-N", "n2"], check=True)
+    kill(processes(True))
+    check.without_its_node(running, local, "NODE_FAIL")  # Slurm waits 8 s before it believes it
+    subprocess.run(["nsenter", "-t", os.environ["NODE2"], "-n", "-u", "slurmd", "-N", "n2"], check=True)
     check.wait("the node", lambda: slurm("sinfo", "--noheader", "--partition=second", "--format=%t").strip() == "idle")
 
 
@@ -168,9 +155,7 @@ def by_ssh(check, local):
     check.remote(fragment())
 
 
-def main():
-    started = time.monotonic()
-    check = EngineCheck(os.path.abspath(sys.argv[1]), "slurm", fragment(), ACTIVE)
+def own(check):
     refusals(check)
     short, _ = check.finetune(2, remote=False)
     lost_answer(check, short)
@@ -180,8 +165,7 @@ def main():
     long, _ = check.finetune(EPOCHS, remote=False)
     controller_restarts(check, long)
     node_lost(check, long)
-    check.end(started)
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda: EngineCheck(sys.argv[1], "slurm", fragment(), ACTIVE), EngineCheck.play, own)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: cluster.sh FOLDER COMMAND...   Runs COMMAND beside a Slurm cluster of two nodes; loopback only, everything below FOLDER.
 # The second node is a network namespace of its own: killing what runs there is losing the machine.
-# COMMAND sees: SLURM_CONF, CLUSTER (this FOLDER), NODE2 (a process of the second node).
+# COMMAND sees: SLURM_CONF, CLUSTER (this FOLDER, where it starts; `shared` is for artefacts), NODE2 (a process of the second node).
 set -euo pipefail
 if [ "$1" != --inside ]; then
     exec unshare -n -p -m -u -f --mount-proc --kill-child -- "$0" --inside "$@"
@@ -9,7 +9,7 @@ fi
 shift
 export CLUSTER=$1
 shift
-mkdir -p "$CLUSTER"/{log,spool/n1,spool/n2,state}
+mkdir -p "$CLUSTER"/{log,shared,spool/n1,spool/n2,state}
 
 hostname ctl
 ip link set lo up
@@ -74,4 +74,5 @@ for _ in $(seq 150); do
     sleep 0.2
 done
 sinfo --noheader --Node --partition=both --format='%N %t %G'
+cd "$CLUSTER"
 "$@"

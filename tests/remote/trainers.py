@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Prints the attempts whose trainers run on this machine, one a line; with --kill, ends them as a machine's failure would."""
+import contextlib
 import os
 import pathlib
 import signal
@@ -19,7 +20,9 @@ def trainers():
             yield int(entry.name), f"{pathlib.Path(out).parent.name}-{number}"
 
 
-for pid, attempt in trainers():
-    print(attempt)
-    if "--kill" in sys.argv:
+for pid, attempt in list(trainers()):
+    if "--kill" not in sys.argv:
+        print(attempt)
+        continue
+    with contextlib.suppress(ProcessLookupError):  # it ended with another
         os.kill(pid, signal.SIGKILL)
