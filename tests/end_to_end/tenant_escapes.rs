@@ -147,8 +147,15 @@ const PATHS_OF_RUNS: [(&str, &str); 11] = [
 ];
 
 /// The commands that take the record of a job, and their flags.
-const OF_JOBS: [&str; 6] =
-    ["jobs list", "jobs show one", "jobs logs one", "jobs wait one", "jobs cancel one", "jobs fetch one --out new"];
+const OF_JOBS: [&str; 7] = [
+    "jobs list",
+    "jobs show one",
+    "jobs logs one",
+    "jobs wait one",
+    "jobs cancel one",
+    "jobs remove one",
+    "jobs fetch one --out new",
+];
 const PATHS_OF_JOBS: [(&str, &str); 4] = [
     ("--store", "telemetry.sqlite"),
     ("--config", "tunesmith.toml"),

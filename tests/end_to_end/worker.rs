@@ -302,6 +302,33 @@ fn a_worker_that_is_busy_says_so_and_with_which_job() {
 }
 
 #[test]
+fn a_job_that_is_over_is_removed_at_its_worker_and_here_and_one_that_goes_on_is_not() {
+    let working = Working::start();
+    let host = host(&working.url(), &working.token_file());
+    let mut run = quietly(host.command(&["finetune", "--epochs", LONG])).spawn().unwrap();
+    let id = wait("a job", || working.running());
+    let key = id.strip_suffix("-1").unwrap();
+    host.fails(
+        &["jobs", "remove", key],
+        &format!("job `{key}` is attended by another process of this host; wait for it, or end that one"),
+    );
+    run.kill().unwrap();
+    run.wait().unwrap();
+    host.fails(&["jobs", "remove", key], &format!("job `{key}` is not over; `tunesmith jobs cancel {key}` ends it"));
+    assert_eq!(host.run(&["jobs", "cancel", key]).code, Some(0));
+    let here = bundle_folders(&host).remove(0);
+    assert!(working.home.path("jobs").join(key).is_dir());
+    let removed = host.run(&["jobs", "remove", key]);
+    assert_eq!(
+        removed.stdout.trim(),
+        format!("nothing is left of job `{key}`, here and at worker at {}", working.url())
+    );
+    assert!(!working.home.path("jobs").join(key).exists());
+    assert!(!here.parent().unwrap().exists());
+    assert_eq!(host.run(&["jobs", "list"]).stdout.trim(), "no job was submitted to another machine");
+}
+
+#[test]
 fn a_worker_that_is_killed_and_started_again_finds_its_trainer() {
     let bundles = bundles();
     let working = Working::start();

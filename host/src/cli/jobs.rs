@@ -56,6 +56,17 @@ pub enum JobsCommand {
     Wait(JobArgs),
     /// End a job
     Cancel(JobArgs),
+    /// Remove what is left of a job that is over: at its engine, in the artefact store, and here
+    ///
+    /// A job that failed or was cancelled keeps its bundle and its checkpoints where it ran, for the command that goes on with it.
+    Remove {
+        /// The job.
+        #[command(flatten)]
+        job: JobArgs,
+        /// Only here: its engine is no more
+        #[arg(long)]
+        only_here: bool,
+    },
     /// Copy the output of a job that is done into a folder
     Fetch {
         /// The job.

@@ -31,6 +31,7 @@ pub(super) fn run(scope: &Scope, command: JobsCommand, progress: &Progress) -> R
         JobsCommand::Logs { job, follow } => logs(scope, &job, follow),
         JobsCommand::Wait(args) => wait(scope, &args, progress),
         JobsCommand::Cancel(args) => cancel(scope, &args, progress),
+        JobsCommand::Remove { job, only_here } => remove(scope, &job, only_here),
         JobsCommand::Fetch { job, out } => {
             scope.check_write("--out", &out)?;
             let done = attended(scope, &job, progress)?;
@@ -200,6 +201,24 @@ fn cancel(scope: &Scope, args: &JobArgs, progress: &Progress) -> Result<Answer, 
     }
     let record = store.get(record.key.as_str())?;
     Ok(Answer::new(format!("job `{}` is cancelled", record.key), &record))
+}
+
+fn remove(scope: &Scope, args: &JobArgs, only_here: bool) -> Result<Answer, HostError> {
+    let (store, record) = find(scope, args)?;
+    let held = store.hold(record.key.as_str())?;
+    let record = held.record.clone();
+    if record.state == RecordState::Open {
+        return Err(RemoteError::Open { key: record.key }.into());
+    }
+    if !only_here {
+        let (engine, _) = backend(scope, &record)?;
+        for handle in record.attempts.iter().filter_map(|attempt| attempt.handle.as_ref()) {
+            engine.cleanup(handle)?;
+        }
+    }
+    held.remove()?;
+    let from = if only_here { "here".to_owned() } else { format!("here and at {}", record.engine) };
+    Ok(Answer::new(format!("nothing is left of job `{}`, {from}", record.key), &record))
 }
 
 fn copy_all(from: &std::path::Path, to: &std::path::Path) -> Result<(), HostError> {

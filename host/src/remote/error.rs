@@ -182,6 +182,12 @@ pub enum RemoteError {
         /// The job.
         key: JobKey,
     },
+    /// It is not over.
+    #[error("job `{key}` is not over; `tunesmith jobs cancel {key}` ends it")]
+    Open {
+        /// The job.
+        key: JobKey,
+    },
     /// No record of it here.
     #[error("no job `{key}` is known in `{}`; `tunesmith jobs list` tells which are", folder.display())]
     Unknown {

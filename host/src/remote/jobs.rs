@@ -249,6 +249,14 @@ impl HeldJob {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+
+    /// Removes the job's folder, and with it all that this host knows of it.
+    ///
+    /// # Errors
+    /// [`RemoteError::Io`].
+    pub fn remove(self) -> Result<(), RemoteError> {
+        fs::remove_dir_all(&self.folder).map_err(RemoteError::io("remove", &self.folder))
+    }
 }
 
 fn read(path: &Path) -> Result<JobRecord, RemoteError> {

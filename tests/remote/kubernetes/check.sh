@@ -10,7 +10,7 @@ alone bash -euo pipefail -c '
     here=$1 binary=$2 python=$3 work=$4 bin=$5
     # The API server does not tell others of a loopback address.
     ip address add 10.254.0.1/32 dev lo
-    "$python" "$here/cluster.py" "$bin" "$work" &
+    "$python" "$here/cluster.py" "$bin" "$work" "$binary" &
     until [[ -e $work/ready ]]; do kill -0 $!; sleep 0.1; done
     "$python" "$here/engine_check.py" "$binary" "$work"
     "$python" "$here/../scenario.py" "$binary" --provider kubernetes --remote "$work/remote.toml" \

@@ -1,4 +1,4 @@
-"""cluster.py BIN STATE: a cluster of one node, until it is ended. STATE gets `ready`, `kubeconfig`, `remote.toml` and `ca.crt`."""
+"""cluster.py BIN STATE TUNESMITH: a cluster of one node, until it is ended. STATE gets `ready`, `kubeconfig`, `remote.toml` and `ca.crt`."""
 import pathlib
 import re
 import subprocess
@@ -111,7 +111,7 @@ def main():
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}},
                  "storageClassName": "by-hand", "volumeName": "artefacts"}})
     serve_logs(STATE)
-    kubelet = Kubelet(STATE, cpu=2, memory_mib=4096, more={"nvidia.com/gpu": "1"})
+    kubelet = Kubelet(STATE, sys.argv[3], cpu=2, memory_mib=4096, more={"nvidia.com/gpu": "1"})
     kubelet.register()
     threading.Thread(target=kubelet.run, daemon=True).start()
     claim = f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/artefacts"

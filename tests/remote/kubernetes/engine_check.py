@@ -2,6 +2,7 @@
 goes away. In the end nothing runs, and nothing is left of jobs that were done."""
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import s3  # noqa: E402
 from api import NAMESPACE, Api  # noqa: E402
 from scenario import LONG, SHORT, Scenario  # noqa: E402
 
@@ -20,17 +22,16 @@ api = Api(STATE)
 
 @contextlib.contextmanager
 def place(**options):
-    """A folder, a configuration and a store of jobs of its own; `options` are of `[remote]`, those with `__` of `[remote.kubernetes]`."""
-    fragment = (STATE / "remote.toml").read_text()
+    """A folder, a configuration and a store of jobs of its own; `options` are of `[remote]`, those with `__` of `[remote.kubernetes]`,
+    and one that is None is left out."""
+    lines = (STATE / "remote.toml").read_text().splitlines()
     for key, value in options.items():
-        line = f"{key.removeprefix('__')} = {value}\n"
-        if key.startswith("__"):
-            kept = [at for at in fragment.splitlines(True) if not at.startswith(f"{key[2:]} =")]
-            fragment = "".join(kept) + line
-        else:
-            fragment = fragment.replace("[remote]\n", f"[remote]\n{line}", 1)
+        table, key = ("[remote.kubernetes]", key[2:]) if key.startswith("__") else ("[remote]", key)
+        lines = [line for line in lines if not line.startswith(f"{key} =")]
+        if value is not None:
+            lines.insert(lines.index(table) + 1, f"{key} = {value}")
     path = STATE / "case.toml"
-    path.write_text(fragment)
+    path.write_text("\n".join(lines) + "\n")
     scenario = Scenario(argparse.Namespace(
         tunesmith=TUNESMITH, remote=str(path), provider="kubernetes", kill=f"{HOOKS} kill", active=f"{HOOKS} active"))
     scenario.failures = failures
@@ -128,6 +129,35 @@ with place() as at:
     at.idle()
     at.check("a job that is done: nothing is left of its attempts", [job for job in api.jobs() if key in job["metadata"]["name"]] == [])
     at.check("a job that is done: nothing is left in the store", not (STATE / "artefacts" / key).exists())
+
+secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+with s3.a_bucket() as (bucket, environment):
+    os.environ |= environment
+    for name, data in ("bucket", environment), ("wrong", {**environment, "AWS_SECRET_ACCESS_KEY": "wrong"}):
+        api.call("POST", secrets, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})
+    in_it = lambda prefix: list(bucket.objects.filter(Prefix=prefix))
+    in_bucket = {"artefacts": f'"s3://{bucket.name}/jobs"', "__claim": None}
+    with place(**in_bucket, __env_from_secret='"wrong"') as at:
+        refused(at, "a pod with a wrong key to the bucket", "exit code 74 of pod", "its log ends with `error: `s3://lora/jobs/",
+                "refuses the credentials: SignatureDoesNotMatch")
+        key = at.jobs()[0]["key"]
+        at.check("a bucket: a failed job has its bundle there", in_it(f"jobs/{key}/bundle/"))
+        at.run("jobs", "remove", key)
+        at.check("a bucket: nothing is left of a job that was removed", not in_it(""))
+        at.check("a removed job is not known any more", at.jobs() == [] and api.jobs() == [])
+    with place(**in_bucket, __env_from_secret='"bucket"') as at:
+        local, _ = at.finetune(LONG, remote=False)
+        running = at.start(LONG)
+        at.wait_for_step(at.key(), 12)
+        subprocess.run(f"{HOOKS} kill", shell=True, check=True)
+        out, _ = running.communicate(timeout=240)
+        at.check("a bucket, a lost machine: the run ends well", running.returncode == 0, at.log())
+        if running.returncode == 0:
+            report = json.loads(out)
+            at.check("a bucket: it went on from a checkpoint", (report["resumed_at"] or 0) >= 5)
+            at.same_bytes("a bucket", local, report)
+        at.check("a bucket: nothing is left in it", not in_it(""))
+        at.idle()
 
 if failures:
     sys.exit(f"{len(failures)} did not hold")

@@ -26,8 +26,10 @@ def now():
 
 
 class Kubelet:
-    def __init__(self, state, cpu, memory_mib, more):
-        self.api, self.state, self.pods = Api(state), pathlib.Path(state), {}
+    """`program` is what the image has in its path."""
+
+    def __init__(self, state, program, cpu, memory_mib, more):
+        self.api, self.state, self.program, self.pods = Api(state), pathlib.Path(state), program, {}
         for folder in ("pids", "logs", "pods"):
             (self.state / folder).mkdir(exist_ok=True)
         self.resources = {"cpu": str(cpu), "memory": f"{memory_mib}Mi", "pods": "10", **more}
@@ -160,6 +162,9 @@ class Pod(threading.Thread):
         root = own / "root"
         for folder in (root, own / "upper", own / "work"):
             folder.mkdir(parents=True, exist_ok=True)
+        image = own / "upper" / "usr" / "local" / "bin"
+        image.mkdir(parents=True)
+        (image / "tunesmith").symlink_to(self.kubelet.program)
         volumes = {volume["name"]: self.volume(volume) for volume in self.pod["spec"].get("volumes", [])}
         q = shlex.quote
         script = [

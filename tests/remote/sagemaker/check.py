@@ -6,36 +6,16 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
-import urllib.request
-
-import boto3
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import s3  # noqa: E402
 from cloud_check import CloudCheck, serving  # noqa: E402
 from model import Service  # noqa: E402
 from scenario import run  # noqa: E402
 
-S3, SAGEMAKER = "http://127.0.0.1:5050", "http://127.0.0.1:5051"
-REGION = "eu-central-1"
-POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", "Action": [
-    "s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:ListBucket", "s3:AbortMultipartUpload"]}]}
-
-
-def a_user():
-    """A bucket, and a key whose signatures are verified from now on."""
-    client = lambda name: boto3.client(name, region_name=REGION, endpoint_url=S3, aws_access_key_id="setup",
-                                       aws_secret_access_key="setup")
-    client("s3").create_bucket(Bucket="lora", CreateBucketConfiguration={"LocationConstraint": REGION})
-    client("iam").create_user(UserName="host")
-    key = client("iam").create_access_key(UserName="host")["AccessKey"]
-    client("iam").put_user_policy(UserName="host", PolicyName="host", PolicyDocument=json.dumps(POLICY))
-    urllib.request.urlopen(urllib.request.Request(f"{S3}/moto-api/reset-auth", data=b"0", method="POST",
-                                                  headers={"Content-Type": "text/plain"}))
-    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
-            "AWS_REGION": REGION, "AWS_ENDPOINT_URL": S3}
+SAGEMAKER = "http://127.0.0.1:5051"
 
 
 def fragment(instance_type="ml.m5.large", bucket="lora"):
@@ -80,10 +60,8 @@ def main():
     request = json.loads((HERE / "create_training_job.json").read_text())
     Service("sagemaker").check("CreateTrainingJob", request)
     print("ok    the request that ours is compared with is one by AWS's model", flush=True)
-    moto = pathlib.Path(sys.executable).parent / "moto_server"
-    with serving(f"{S3}/moto-api/data.json", moto, "-H", "127.0.0.1", "-p", "5050", stderr=subprocess.DEVNULL):
-        os.environ.update(a_user())
-        bucket = boto3.resource("s3", region_name=REGION, endpoint_url=S3).Bucket("lora")
+    with s3.a_bucket() as (bucket, environment):
+        os.environ.update(environment)
 
         def read(path):
             found = list(bucket.objects.filter(Prefix=path))
@@ -93,7 +71,7 @@ def main():
             for item in bucket.objects.filter(Prefix=prefix):
                 item.delete()
 
-        with serving(SAGEMAKER, sys.executable, HERE / "contract.py", "5051", S3, work / "jobs", "localhost/tunesmith:1"):
+        with serving(SAGEMAKER, sys.executable, HERE / "contract.py", "5051", s3.ADDRESS, work / "jobs", "localhost/tunesmith:1"):
             run(lambda: CloudCheck(binary, "sagemaker", fragment(), SAGEMAKER, "jobs", read, remove), cases, CloudCheck.play)
 
 

@@ -78,7 +78,7 @@ impl Drive<'_> {
         loop {
             let (handle, found) = self.submit(&mut held, bundle)?;
             let ended = self.attend(&mut held, &handle)?;
-            self.keep_log(&held, &handle);
+            let log = self.keep_log(&held, &handle);
             match ended {
                 Ended::Succeeded => match self.fetch(&held, bundle, &handle) {
                     Ok((folder, result)) => {
@@ -113,6 +113,7 @@ impl Drive<'_> {
                     return Err(RemoteError::Cancelled { id: handle.id });
                 }
                 Ended::Failed(failure) => {
+                    let failure = with_last_words(failure, &log);
                     held.change(|record| end(record.attempts.last_mut(), Some(failure.clone())))?;
                     let made = handle.id.attempt + 1 - first;
                     if let Some(told) = self.why_not_again(&held, &failure, made) {
@@ -328,13 +329,26 @@ impl Drive<'_> {
         Done { folder, attempts: result.attempt, result, cost_usd }
     }
 
-    /// For people, while the engine still has it.
-    fn keep_log(&self, held: &HeldJob, handle: &JobHandle) {
+    /// The job's log, while the engine still has it; a copy stays for people. Empty where there is none.
+    fn keep_log(&self, held: &HeldJob, handle: &JobHandle) -> String {
         let path = held.folder().join(format!("log-{}.txt", handle.id.attempt));
-        let kept = super::logs::whole(self.backend, handle).map(|log| fs::write(&path, log));
-        if !matches!(kept, Ok(Ok(()))) {
-            tracing::debug!("the log of job `{}` was not kept", handle.id);
+        let log = super::logs::whole(self.backend, handle);
+        let log = log.inspect_err(|error| tracing::debug!("the log of job `{}` can't be had: {error}", handle.id));
+        let log = log.unwrap_or_default();
+        if let Err(error) = fs::write(&path, &log) {
+            tracing::debug!("the log of job `{}` was not kept: {error}", handle.id);
         }
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+/// What a process wrote last tells more than the code that it ended with, where it could not leave why.
+fn with_last_words(failure: Failure, log: &str) -> Failure {
+    let has_said_it = |text: &str| failure.message.lines().next().is_some_and(|line| text.contains(line));
+    let last = log.lines().map(str::trim).rfind(|line| !line.is_empty()).filter(|_| failure.exit_code.is_some());
+    match last.filter(|_| !has_said_it(log)) {
+        Some(last) => Failure { message: format!("{}; its log ends with `{last}`", failure.message), ..failure },
+        None => failure,
     }
 }
 

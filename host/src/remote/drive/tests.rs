@@ -271,6 +271,18 @@ fn bad_input_is_tried_once_and_the_trainers_words_are_told() {
 }
 
 #[test]
+fn where_a_process_left_nothing_but_its_exit_code_its_last_words_are_told() {
+    let killed = |message: &str| Ok(JobState::Failed(Failure::of_exit_code(74, message)));
+    let stage = Stage::new([killed("Error, exit code 74 of pod `x`")]);
+    let told = stage.run().unwrap_err().to_string();
+    let end = "failed (input or output): Error, exit code 74 of pod `x`; its log ends with `trained`";
+    assert_eq!(told, format!("job `{}-1` {end}", stage.bundle.key));
+    // Its own words are not told twice.
+    let stage = Stage::new([killed("trained")]);
+    assert!(stage.run().unwrap_err().to_string().ends_with("failed (input or output): trained"));
+}
+
+#[test]
 fn attempts_end_and_the_same_command_makes_as_many_again() {
     let lost = || failed(FailureKind::Preempted, "spot instance reclaimed");
     let stage = Stage::with("max_attempts = 2", [lost(), lost()]);
