@@ -4,7 +4,7 @@
 #
 # Needs an MPI library (`apt install libmpich12`).
 #
-#   REPEATS   rounds (default 3); STEPS of each run (8)
+#   REPEATS   rounds (default 3); STEPS of each run (4)
 #   SMOLLM2   SmolLM2-135M-Instruct as a folder or a .gguf (default: fetched into WORK)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,4 +21,4 @@ python3 benchmarks/trainer/make_sets.py "$work/data"
 cargo build --release --quiet -p trainer-cuda --example step_cost
 python3 benchmarks/ranks/compare.py \
     --step-cost "${CARGO_TARGET_DIR:-target}/release/examples/step_cost" --base-model "$SMOLLM2" --data "$work/data" \
-    --repeats "${REPEATS:-3}" --steps "${STEPS:-8}" | tee "$work/results.md"
+    --repeats "${REPEATS:-3}" --steps "${STEPS:-4}" | tee "$work/results.md"
