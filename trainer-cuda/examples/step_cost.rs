@@ -69,6 +69,7 @@ struct Options {
     threads: usize,
     shared_prefix: bool,
     config: TrainConfig,
+    ranks: Option<Ranks>,
 }
 
 fn main() -> Result<()> {
@@ -86,7 +87,9 @@ fn main() -> Result<()> {
 impl Options {
     fn read() -> Result<Self> {
         let mut flags = Flags::of_command_line();
+        let ranks = Ranks::from_environment()?;
         let config = TrainConfig {
+            world_size: ranks.as_ref().map_or(1, Ranks::world_size),
             batch_size: flags.value("--batch-size")?.unwrap_or(4),
             precision: flags.value("--precision")?.unwrap_or(Precision::F32),
             lora: LoraConfig { rank: 8, alpha: 16.0, ..LoraConfig::default() },
@@ -103,6 +106,7 @@ impl Options {
             threads: flags.value("--threads")?.unwrap_or(2),
             shared_prefix: !flags.switch("--no-shared-prefix"),
             config,
+            ranks,
         };
         flags.finish()?;
         match options.steps {
@@ -203,7 +207,7 @@ fn measure<M: Method>(options: &Options, method: M, examples: &[M::Example]) -> 
         return Err(format!("{} examples are less than a batch of {}", examples.len(), config.batch_size).into());
     }
     let mut trainer = Trainer::new(method, config.clone())?;
-    if let Some(ranks) = Ranks::from_environment()? {
+    if let Some(ranks) = &options.ranks {
         trainer = trainer.over(ranks.meet(Timeouts::default())?)?;
     }
     let setup_cpu = usage::cpu_seconds();

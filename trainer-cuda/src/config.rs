@@ -332,6 +332,10 @@ pub struct TrainConfig {
     pub early_stopping_patience: Option<usize>,
     /// How the frozen matrices are stored.
     pub precision: Precision,
+    /// Ranks that share every step, this one among them: buffers are made for a share. It changes no result, and no
+    /// checkpoint knows it.
+    #[serde(skip)]
+    pub world_size: usize,
 }
 
 /// Direct preference optimisation (Rafailov et al. 2023).
@@ -394,6 +398,7 @@ impl Default for TrainConfig {
             eval_steps: None,
             early_stopping_patience: None,
             precision: Precision::F32,
+            world_size: 1,
         }
     }
 }

@@ -61,7 +61,7 @@ fn note(gpu: &Gpu, price: Price) -> String {
 }
 
 fn about_prices() -> String {
-    format!("list prices are those of {LIST_PRICES_OF}, on demand; `[remote.prices]` has your own")
+    format!("list prices are Modal's of {LIST_PRICES_OF}; `[remote.prices]` has your own")
 }
 
 /// What was asked, and the answer.
@@ -347,7 +347,7 @@ mod tests {
             ),
             "{told}"
         );
-        assert!(told.ends_with("more GPUs don't help, as each holds all of it"), "{told}");
+        assert!(told.ends_with("more GPUs help little, as each holds the whole model"), "{told}");
     }
 
     #[test]

@@ -181,6 +181,7 @@ pub(super) fn training(options: &Options) -> Result<TrainConfig, ConfigError> {
         precision: own.precision.map_or(default.precision, Into::into),
         recompute: own.recompute.unwrap_or(default.recompute),
         early_stopping_patience: own.early_stopping_patience.map(size_of).or(default.early_stopping_patience),
+        world_size: default.world_size, // a job's processes know of each other where they run
     };
     check("learning_rate", config.learning_rate, config.learning_rate > 0.0, "give a positive number")?;
     check("training.warmup_ratio", config.warmup_ratio, (0.0..1.0).contains(&config.warmup_ratio), ratio)?;

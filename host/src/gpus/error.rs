@@ -6,7 +6,7 @@ pub enum GpuError {
     /// Not even the largest has room.
     #[error(
         "no single GPU has room for this training: it takes {} with the reserve, and the nearest, {name}, has {}; {remedy}; more GPUs \
-         don't help, as each holds all of it",
+         help little, as each holds the whole model",
         human(*.needed), human(*.has)
     )]
     TooLarge {

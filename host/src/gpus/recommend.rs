@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             of(150.0, &[]).unwrap_err().to_string(),
             "no single GPU has room for this training: it takes 151.00 GiB with the reserve, and the nearest, H200, has 140.40 \
-             GiB; train less; more GPUs don't help, as each holds all of it"
+             GiB; train less; more GPUs help little, as each holds the whole model"
         );
     }
 }

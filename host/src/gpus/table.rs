@@ -17,7 +17,7 @@ pub struct Gpu {
     pub list_price: f64,
 }
 
-/// When the list prices were looked up. They are a start, not an offer: `[remote.prices]` has one's own.
+/// When Modal's list prices were looked up. They are a start, not an offer: `[remote.prices]` has one's own.
 pub const LIST_PRICES_OF: &str = "2026-05";
 
 /// Of the kernels that ship: bf16 products begin with it.

@@ -166,7 +166,8 @@ impl Execution<'_> {
         };
         let (mut machine, precision) = Machine::open(&compute, job.memory_limit)?;
         machine.group = ranks.map(|ranks| ranks.meet(Timeouts::default())).transpose()?;
-        let training = TrainConfig { precision, ..job.training.clone() };
+        let world_size = ranks.map_or(1, Ranks::world_size);
+        let training = TrainConfig { precision, world_size, ..job.training.clone() };
         let work = Work {
             base: &opened,
             training: &training,

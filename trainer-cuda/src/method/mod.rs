@@ -16,7 +16,7 @@ use crate::decoder::{Decoder, Ends};
 use crate::device::{Device, SUMS, Trainable};
 use crate::formats::BaseModel;
 use crate::optimizer::{Optimizer, Parts, StepScalars};
-use crate::ranks::Share;
+use crate::ranks::{Share, cut};
 use crate::{Result, TrainerError};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -273,8 +273,8 @@ fn by_tokens<'a, E>(a: &&'a E, b: &&'a E, sequences: impl Fn(&'a E) -> Vec<&'a T
     ids(*a).cmp(ids(*b))
 }
 
-/// The largest of the batches that a run of this configuration makes, looking at no more than `EPOCHS_SEEN` shuffles:
-/// a later batch that exceeds them is cut, which changes no result.
+/// The largest of the batches that a run of this configuration makes, or of the ranks' shares of them, looking at no
+/// more than `EPOCHS_SEEN` shuffles: a later batch that exceeds them is cut, which changes no result.
 fn budget_of<'a, E>(
     config: &crate::config::TrainConfig,
     train: &'a [E],
@@ -284,11 +284,11 @@ fn budget_of<'a, E>(
     const EPOCHS_SEEN: usize = 4;
     let of_steps =
         (0..config.epochs.min(EPOCHS_SEEN)).flat_map(|epoch| crate::trainer::micro_batches(config, train, epoch));
+    let cost = |examples: &[&'a E]| forest_of(examples, &sequences).n_tokens();
+    let shares = of_steps.flat_map(|batch| cut(batch, config.world_size, |a, b| by_tokens(a, b, &sequences), cost));
     let alone = train.iter().chain(held_out).map(|example| vec![example]);
-    let budget = of_steps
-        .chain(alone)
-        .map(|batch| Forest::new(&batch.into_iter().flat_map(&sequences).collect::<Vec<_>>()).budget())
-        .fold(Budget::default(), Budget::max);
+    let budget =
+        shares.chain(alone).map(|batch| forest_of(&batch, &sequences).budget()).fold(Budget::default(), Budget::max);
     // A scored batch of the held-out set may fill the token budget with rows and edges that no training batch had.
     Budget { n_rows: budget.n_tokens, n_edges: budget.n_edges.max(budget.n_tokens), ..budget }
 }

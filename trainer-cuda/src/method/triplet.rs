@@ -12,8 +12,9 @@ use crate::encoder::{Encoder, TripletBatch};
 use crate::formats::BaseModel;
 use crate::loader::Training;
 use crate::optimizer::{Optimizer, Parts, StepScalars};
-use crate::ranks::Share;
+use crate::ranks::{Share, cut};
 use sha2::{Digest, Sha256};
+use std::cmp::Ordering;
 
 /// Three texts as token ids, special tokens included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,9 @@ impl<D: Device> Triplets<D> {
         let of_steps =
             (0..config.epochs.min(EPOCHS_SEEN)).flat_map(|epoch| crate::trainer::micro_batches(config, train, epoch));
         let alone = train.iter().chain(held_out).map(|example| vec![example]);
-        of_steps.chain(alone).map(|examples| budget_of(&examples)).fold(TextBudget::default(), TextBudget::max)
+        let shares =
+            of_steps.flat_map(|batch| cut(batch, config.world_size, by_texts, |piece| batch_of(piece).n_tokens()));
+        shares.chain(alone).map(|examples| budget_of(&examples)).fold(TextBudget::default(), TextBudget::max)
     }
 
     /// The model.
@@ -118,8 +121,7 @@ impl<D: Device> Method for Triplets<D> {
     ) -> StepCounts {
         self.encoder.begin_step(step, share);
         let (n_step, budget): (usize, _) = (micro_batches.iter().map(Vec::len).sum(), self.encoder.budget());
-        let order = |a: &&TripletExample, b: &&TripletExample| a.texts().cmp(&b.texts());
-        let own = share.of(micro_batches, order, |examples| batch_of(examples).n_tokens());
+        let own = share.of(micro_batches, by_texts, |piece| batch_of(piece).n_tokens());
         let parts: Vec<_> = own.iter().flat_map(|batch| groups(budget, batch)).collect();
         if parts.is_empty() {
             self.encoder.zero_gradients();
@@ -175,6 +177,10 @@ impl<D: Device> Method for Triplets<D> {
 /// Texts `3 i`, `3 i + 1` and `3 i + 2` are those of triplet `i`.
 fn batch_of(group: &[&TripletExample]) -> TextBatch {
     TextBatch::new(&group.iter().flat_map(|example| example.texts()).collect::<Vec<_>>())
+}
+
+fn by_texts(a: &&TripletExample, b: &&TripletExample) -> Ordering {
+    a.texts().cmp(&b.texts())
 }
 
 fn budget_of(group: &[&TripletExample]) -> TextBudget {

@@ -21,6 +21,7 @@ pub use share::Share;
 pub(crate) use evaluation::sum_evaluation;
 pub(crate) use launch::Processes;
 pub(crate) use link::Link;
+pub(crate) use share::cut;
 
 use crate::device::{Device, StepState, Trainable};
 use crate::{Result, TrainerError};

@@ -32,27 +32,23 @@ impl Share {
         self.world_size
     }
 
-    /// Its examples of a step. Every micro-batch is put in `order`, in which neighbours share most, and cut into as many
-    /// pieces as there are ranks, or fewer; so that the costliest of them costs as little as it can. `cost` is asked for
-    /// one example and for two neighbours. Pieces go to the ranks in turn, on from one micro-batch to the next.
+    /// Its examples of a step: each micro-batch is [`cut`] between the ranks, which take the pieces in turn, on from one
+    /// micro-batch to the next.
     pub fn of<E: Copy>(
         self,
         micro_batches: &[Vec<E>],
         order: impl Fn(&E, &E) -> Ordering,
         cost: impl Fn(&[E]) -> usize,
     ) -> Vec<Vec<E>> {
-        if self == Self::WHOLE {
-            return micro_batches.to_vec();
-        }
         let mut next_rank = 0;
         let mut own = Vec::new();
         for batch in micro_batches {
-            let mut sorted = batch.clone();
-            sorted.sort_by(&order);
-            let pieces = pieces(&sorted, self.world_size, &cost);
+            let mut pieces = cut(batch.clone(), self.world_size, &order, &cost);
             let turn = (self.rank + self.world_size - next_rank) % self.world_size;
-            own.extend(pieces.get(turn).map(|piece| piece.to_vec()));
             next_rank = (next_rank + pieces.len()) % self.world_size;
+            if turn < pieces.len() {
+                own.push(pieces.swap_remove(turn));
+            }
         }
         own
     }
@@ -62,6 +58,22 @@ impl Share {
         let at = |rank: usize| list.len() * rank / self.world_size;
         &list[at(self.rank)..at(self.rank + 1)]
     }
+}
+
+/// A micro-batch in as many pieces as there are ranks, or fewer, none of them empty. It is put in `order`, in which
+/// neighbours share most, and cut so that the costliest piece costs as little as it can; `cost` is asked for one example
+/// and for two neighbours. One rank has it as it is.
+pub(crate) fn cut<E: Copy>(
+    mut batch: Vec<E>,
+    world_size: usize,
+    order: impl Fn(&E, &E) -> Ordering,
+    cost: impl Fn(&[E]) -> usize,
+) -> Vec<Vec<E>> {
+    if world_size == 1 || batch.is_empty() {
+        return if batch.is_empty() { Vec::new() } else { vec![batch] };
+    }
+    batch.sort_by(order);
+    pieces(&batch, world_size, cost).into_iter().map(<[E]>::to_vec).collect()
 }
 
 /// Cuts `list` into at most `n` pieces, none empty, of which the costliest costs the least that it can. A piece costs what
@@ -115,7 +127,7 @@ mod tests {
                 let mut all: Vec<usize> = shares.iter().flatten().flatten().copied().collect();
                 all.sort_unstable();
                 assert_eq!(all, (1..=sizes.iter().sum()).collect::<Vec<_>>(), "{sizes:?} of {world_size}");
-                assert!(world_size == 1 || shares.iter().flatten().all(|piece| !piece.is_empty()));
+                assert!(shares.iter().flatten().all(|piece| !piece.is_empty()));
             }
         }
     }
@@ -143,8 +155,8 @@ mod tests {
 
     #[test]
     fn one_rank_has_the_step_as_it_is() {
-        let step = vec![vec![1, 2], vec![], vec![3]];
-        assert_eq!(dealt(Share::WHOLE, &step), step);
+        let step = vec![vec![2, 1], vec![], vec![3]];
+        assert_eq!(dealt(Share::WHOLE, &step), [vec![2, 1], vec![3]]);
     }
 
     #[test]

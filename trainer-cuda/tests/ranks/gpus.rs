@@ -74,6 +74,10 @@ impl Ranked for Gpu {
         Cuda::open(ordinal, options).expect("a GPU")
     }
 
+    fn world_size(&self) -> usize {
+        self.ranks.as_ref().map_or(1, Ranks::world_size)
+    }
+
     fn join<M: Method<Device = Cuda>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
         let timeouts = Timeouts { rendezvous: Duration::from_secs(60), step: Duration::from_secs(60) };
         match &self.ranks {

@@ -36,8 +36,12 @@ impl Process {
         Some(Self { folder, checkpoints: None, dies: None, stops: None })
     }
 
+    fn ranks(&self) -> Ranks {
+        Ranks::from_environment().unwrap().unwrap()
+    }
+
     fn rank(&self) -> usize {
-        Ranks::from_environment().unwrap().unwrap().rank()
+        self.ranks().rank()
     }
 
     /// Trains, and leaves the run.
@@ -60,10 +64,13 @@ impl Ranked for Process {
         Cpu::new(Some(1))
     }
 
+    fn world_size(&self) -> usize {
+        self.ranks().world_size()
+    }
+
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
         let timeouts = Timeouts { rendezvous: Duration::from_secs(30), step: Duration::from_secs(60) };
-        let group = Ranks::from_environment()?.unwrap().meet(timeouts)?;
-        trainer.over(group)
+        trainer.over(self.ranks().meet(timeouts)?)
     }
 
     fn checkpoints(&self) -> Option<&Checkpoints> {

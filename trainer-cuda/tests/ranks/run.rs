@@ -12,7 +12,7 @@ use trainer_cuda::method::{Dpo, Evaluation, Method, Sft, Triplets};
 use trainer_cuda::trainer::{Event, Outcome, StepMetrics, Trainer};
 
 /// Seventeen of the twenty examples train, three are held out.
-const TRAIN: usize = 17;
+pub(crate) const TRAIN: usize = 17;
 
 /// Which method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub(crate) trait Ranked {
 
     fn device(&self) -> Self::Device;
 
+    fn world_size(&self) -> usize;
+
     fn join<M: Method<Device = Self::Device>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>>;
 
     fn checkpoints(&self) -> Option<&Checkpoints> {
@@ -115,6 +117,7 @@ pub(crate) trait Ranked {
             train(method, config, data, &ways)
         }
         let device = self.device();
+        let config = &TrainConfig { world_size: self.world_size(), ..config.clone() };
         match which {
             Which::Sft => {
                 let base = small::base();
@@ -146,6 +149,10 @@ impl Ranked for Alone<'_> {
 
     fn device(&self) -> Cpu {
         Cpu::new(Some(1))
+    }
+
+    fn world_size(&self) -> usize {
+        1
     }
 
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {

@@ -1,6 +1,7 @@
 //! Ranks that are threads: how a step is shared out, and what the ranks decide together.
 
-use crate::run::{Alone, METHODS, Ranked, Run, TOLERANCE, Which, assert_same, config, furthest};
+use crate::run::{Alone, METHODS, Ranked, Run, TOLERANCE, TRAIN, Which, assert_same, config, furthest};
+use crate::small;
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -9,7 +10,7 @@ use trainer_cuda::checkpoint::Checkpoints;
 use trainer_cuda::config::TrainConfig;
 use trainer_cuda::cpu::Cpu;
 use trainer_cuda::device::{SUMS, StepState, Trainable};
-use trainer_cuda::method::Method;
+use trainer_cuda::method::{Dpo, Method, Sft, Triplets};
 use trainer_cuda::ranks::{Collective, Share};
 use trainer_cuda::trainer::{Event, Trainer};
 
@@ -69,6 +70,10 @@ impl Ranked for Rank<'_> {
 
     fn device(&self) -> Cpu {
         Cpu::new(Some(1))
+    }
+
+    fn world_size(&self) -> usize {
+        self.share.world_size()
     }
 
     fn join<M: Method<Device = Cpu>>(&self, trainer: Trainer<M>) -> Result<Trainer<M>> {
@@ -138,6 +143,23 @@ fn two_and_three_ranks_train_as_one_by_every_method_with_a_last_batch_smaller_th
             assert_eq!(run.outcome, alone.outcome);
             assert_same(&run, &alone, &format!("{which:?} on {world_size}"));
         }
+    }
+}
+
+#[test]
+fn the_buffers_of_a_rank_hold_its_share_of_a_batch_and_no_more() {
+    let of_ranks = |world_size: usize| {
+        let config = TrainConfig { world_size, ..config() };
+        let (base, encoder) = (small::base(), small::encoder_base());
+        let (sequences, pairs, triplets) = (small::sequences(&base), small::pairs(&base), small::triplets(&encoder));
+        let sft = Sft::<Cpu>::budget(&config, &sequences[..TRAIN], &sequences[TRAIN..]);
+        let dpo = Dpo::<Cpu>::budget(&config, &pairs[..TRAIN], &pairs[TRAIN..]);
+        let texts = Triplets::<Cpu>::budget(&config, &triplets[..TRAIN], &triplets[TRAIN..]);
+        [sft.n_tokens, dpo.n_tokens, texts.n_tokens]
+    };
+    let (one, two) = (of_ranks(1), of_ranks(2));
+    for (one, two) in one.into_iter().zip(two) {
+        assert!(two >= one.div_ceil(2) && 10 * two < 8 * one, "{two} of {one}");
     }
 }
 
