@@ -9,6 +9,7 @@ use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 
 /// What is known of each key.
 #[derive(Default)]
@@ -26,6 +27,11 @@ impl Graphs {
         self.0.borrow_mut().clear();
     }
 }
+
+/// Read by who records, written by who makes or ends a handle of cuBLASLt: in one process, the end of a handle breaks
+/// what another thread records (llama.cpp's pull request 14288 has it of cuBLAS). The likely cause of
+/// `CUBLAS_STATUS_EXECUTION_FAILED` in three of nine runs at once on an H100; alone, all nine held.
+pub(super) static RECORDINGS: RwLock<()> = RwLock::new(());
 
 impl Cuda {
     /// The first time of a key, its launches run one by one; the second time they are recorded; from then on replayed.
@@ -57,6 +63,7 @@ impl Cuda {
     }
 
     fn record(&self, part: &str, body: &mut dyn FnMut()) -> Option<CudaGraph> {
+        let _recording = RECORDINGS.read().unwrap_or_else(PoisonError::into_inner);
         // Of this thread alone: others may use the driver meanwhile.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.failure.catch(part, self.stream.begin_capture(mode))?;

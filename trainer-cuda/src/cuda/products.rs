@@ -1,6 +1,7 @@
 //! Matrix products: cuBLASLt, or our own kernels where that is not installed.
 
 use super::Cuda;
+use super::graph::RECORDINGS;
 use super::launch::{Grid, Source, source};
 use super::layout::WORKSPACE_BYTES;
 use crate::plan::ROW_ALIGNMENT;
@@ -10,6 +11,7 @@ use cudarc::driver::sys::CUstream;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::PoisonError;
 
 static GEMM: Source = source!("gemm");
 
@@ -124,6 +126,7 @@ impl Cuda {
 
 impl CublasLt {
     pub(super) fn new() -> Result<Self, CublasError> {
+        let _no_recording = RECORDINGS.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Self { handle: result::create_handle()?, plans: RefCell::default() })
     }
 
@@ -229,6 +232,7 @@ impl CublasLt {
 
 impl Drop for CublasLt {
     fn drop(&mut self) {
+        let _no_recording = RECORDINGS.write().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: created by this, and not used again. Errors are of a device that is lost.
         unsafe {
             for (_, plan) in self.plans.borrow_mut().drain() {
