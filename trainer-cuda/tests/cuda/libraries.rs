@@ -24,6 +24,18 @@ pub(crate) fn folder(checks: &str) -> Option<PathBuf> {
         Err(cuda_emulator::LoadError::RealGpu) => false,
         Err(error) => panic!("{error}"),
     });
-    let folder = if with_products { cuda_emulator::library_dir } else { cuda_emulator::library_dir_without_blas };
-    emulated.then(|| folder().to_owned())
+    match (emulated, with_products) {
+        (true, true) => Some(cuda_emulator::library_dir().to_owned()),
+        (true, false) => Some(cuda_emulator::library_dir_without_blas().to_owned()),
+        (false, true) => None,
+        (false, false) => Some(no_cublaslt()),
+    }
+}
+
+/// A folder whose cuBLASLt can't be opened: where a folder has a library, no other is looked for.
+fn no_cublaslt() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("tunesmith-no-cublaslt-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+    std::fs::write(folder.join("libcublasLt.so"), "").expect("a file in it");
+    folder
 }

@@ -70,6 +70,7 @@ Field field_of(Preference& preference, int attribute) {
     switch (attribute) {
         case 0: return field(preference.search_mode);
         case 1: return field(preference.max_workspace_bytes);
+        case 3: return field(preference.reductions);
         case 5: return field(preference.alignments[0]);
         case 6: return field(preference.alignments[1]);
         case 7: return field(preference.alignments[2]);
@@ -159,6 +160,8 @@ CUDA_API int cublasLtMatmulAlgoGetHeuristic(void*, MatmulDescriptor* descriptor,
         Algorithm& algorithm = results[0].algorithm;
         algorithm.workspace_bytes = std::min(preference->max_workspace_bytes, WORKSPACE_BYTES);
         memcpy(algorithm.alignments, preference->alignments, sizeof algorithm.alignments);
+        // In place (1) or in the result's type (4): what may be chosen is chosen here.
+        algorithm.rounds_parts = (preference->reductions & (1 | 4)) != 0;
         results[0].workspace_bytes = algorithm.workspace_bytes;
         results[0].waves = 1;
         *count = 1;

@@ -27,16 +27,43 @@ Matrix matrix(const Layout& layout, const void* data) {
     return {(void*)data, element_of(layout.type), layout.rows, layout.columns, (size_t)layout.leading};
 }
 
+// Terms `start..start + length` of every sum.
+Gemm narrowed(Gemm gemm, size_t start, size_t length) {
+    const auto narrow = [&](Matrix& matrix, bool terms_are_rows) {
+        const size_t elements = terms_are_rows ? start : start * matrix.leading;
+        matrix.data = (void*)((uintptr_t)matrix.data + elements * bytes(matrix.element));
+        (terms_are_rows ? matrix.rows : matrix.columns) = length;
+    };
+    narrow(gemm.a, gemm.transpose_a);
+    narrow(gemm.b, !gemm.transpose_b);
+    return gemm;
+}
+
+// Two halves of the terms, one after the other: what the first gives is rounded to the result's type.
+void multiply_halves(const Gemm& gemm, unsigned threads) {
+    const size_t depth = gemm.transpose_a ? gemm.a.rows : gemm.a.columns, half = depth / 2;
+    if (!half) return multiply(gemm, threads);
+    Gemm first = narrowed(gemm, 0, half), second = narrowed(gemm, half, depth - half);
+    first.bias = nullptr;
+    first.activation = Activation::None;
+    first.before_activation = {};
+    second.c = gemm.d;
+    second.beta = 1;
+    multiply(first, threads);
+    multiply(second, threads);
+}
+
 enum Epilogue { DEFAULT = 1, RELU = 2, BIAS = 4, GELU = 32, AUX = 128 };
 
 class Matmul : public Operation {
 public:
-    Matmul(int device, const Gemm& gemm, std::array<int64_t, 6> strides, int batches, uintptr_t workspace,
-           size_t workspace_bytes)
+    Matmul(int device, const Gemm& gemm, std::array<int64_t, 6> strides, int batches, bool rounds_parts,
+           uintptr_t workspace, size_t workspace_bytes)
         : device(device),
           gemm(gemm),
           strides(strides),
           batches(batches),
+          rounds_parts(rounds_parts),
           workspace(workspace),
           workspace_bytes(workspace_bytes) {}
 
@@ -58,7 +85,7 @@ public:
             if (one.bias) advance(one.bias, strides[5] * batch, one.bias_element);
             check(one, executes);
             if (!executes) continue;
-            multiply(one, config().threads);
+            (rounds_parts ? multiply_halves : multiply)(one, config().threads);
             mark(one.d);
             if (one.before_activation.data) mark(one.before_activation);
         }
@@ -69,6 +96,7 @@ private:
     const Gemm gemm;
     const std::array<int64_t, 6> strides;  // of A, B, C, D, the auxiliary output and the bias
     const int batches;
+    const bool rounds_parts;
     const uintptr_t workspace;
     const size_t workspace_bytes;
 
@@ -179,7 +207,8 @@ void submit_matmul(const MatmulDescriptor& descriptor, float alpha, float beta, 
     }
     const std::array<int64_t, 6> strides = {a_layout.batch_stride, b_layout.batch_stride, c_layout.batch_stride,
                                             d_layout.batch_stride, descriptor.aux_stride, descriptor.bias_stride};
-    submit(stream, std::make_shared<Matmul>(current_context().device, gemm, strides, d_layout.batches, workspace,
+    submit(stream, std::make_shared<Matmul>(current_context().device, gemm, strides, d_layout.batches,
+                                            algorithm.rounds_parts && gemm.d.element != Element::F32, workspace,
                                             std::min(workspace_bytes, algorithm.workspace_bytes)));
 }
 

@@ -44,6 +44,7 @@ struct MatmulDescriptor {
 struct Preference {
     int search_mode = 0;
     uint64_t max_workspace_bytes = 0;
+    unsigned reductions = 7;  // how the parts of a split sum may be put together: see `rounds_parts`
     unsigned alignments[4] = {256, 256, 256, 256};  // of A, B, C, D
 };
 
@@ -51,7 +52,8 @@ struct Preference {
 struct Algorithm {
     uint64_t workspace_bytes;
     unsigned alignments[4];
-    uint64_t reserved[5];
+    uint64_t rounds_parts;  // sums are split in two, and the first half is rounded to the result's type
+    uint64_t reserved[4];
 };
 static_assert(sizeof(Algorithm) == 64);
 

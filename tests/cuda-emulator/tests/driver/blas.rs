@@ -32,8 +32,14 @@ struct Stored {
 
 impl Stored {
     fn new(gpu: &Gpu, rows: usize, columns: usize, element: sys::cudaDataType, seed: u64) -> Self {
+        Self::of(gpu, rows, element, &random((rows + 3) * columns, seed))
+    }
+
+    /// Columns of `rows + 3` values, of which the last three belong to no matrix.
+    fn of(gpu: &Gpu, rows: usize, element: sys::cudaDataType, values: &[f32]) -> Self {
         let leading = rows + 3;
-        let bits: Vec<u32> = random(leading * columns, seed).into_iter().map(|x| bits_of(x, element)).collect();
+        let columns = values.len() / leading;
+        let bits: Vec<u32> = values.iter().map(|&x| bits_of(x, element)).collect();
         let bytes: Vec<u8> = if element == sys::cudaDataType::CUDA_R_32F {
             bits.iter().flat_map(|bits| bits.to_le_bytes()).collect()
         } else {
@@ -62,7 +68,12 @@ impl Stored {
 struct Product {
     handle: sys::cublasLtHandle_t,
     descriptor: sys::cublasLtMatmulDesc_t,
+    /// How the parts of a split sum may be put together.
+    reductions: u32,
 }
+
+const IN_COMPUTE_TYPE: u32 = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+const ANY: u32 = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_MASK as u32;
 
 impl Product {
     fn new() -> Self {
@@ -70,6 +81,7 @@ impl Product {
         Self {
             handle: result::create_handle().unwrap(),
             descriptor: result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).unwrap(),
+            reductions: IN_COMPUTE_TYPE,
         }
     }
 
@@ -99,6 +111,8 @@ impl Product {
         unsafe {
             result::set_matmul_pref_attribute(preference, max_workspace, (&raw const workspace_bytes).cast(), 8)
                 .unwrap();
+            let scheme = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
+            result::set_matmul_pref_attribute(preference, scheme, (&raw const self.reductions).cast(), 4).unwrap();
             let (descriptor, handle) = (self.descriptor, self.handle);
             let found = result::get_matmul_algo_heuristic(
                 handle, descriptor, a.layout, b.layout, c.layout, d.layout, preference,
@@ -171,6 +185,28 @@ fn all_layouts_and_types() {
                 }
             }
         }
+    }
+}
+
+/// cuBLASLt may split a sum, and put its parts together in the result's type: a caller who has not ruled that out has to
+/// expect it, and so it is done wherever it may be.
+#[test]
+fn the_parts_of_a_sum_are_rounded_where_that_is_allowed() {
+    let gpu = Gpu::new();
+    // 129 + 128 is 257, which bf16 has as 256; the other half of the terms takes 256 away.
+    let a = Stored::of(
+        &gpu,
+        1,
+        BF16,
+        &[[129.0, 0.0, 0.0, 0.0], [128.0, 0.0, 0.0, 0.0], [-256.0, 0.0, 0.0, 0.0], [0.0; 4]].concat(),
+    );
+    let b = Stored::of(&gpu, 4, BF16, &[1.0; 7]);
+    for (reductions, expected) in [(IN_COMPUTE_TYPE, 1.0), (ANY, 0.0)] {
+        let d = Stored::new(&gpu, 1, 1, BF16, 3);
+        let product = Product { reductions, ..Product::new() };
+        assert_eq!(product.run(&gpu, 1.0, &a, &b, 0.0, &d, &d), sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+        gpu.synchronize().unwrap();
+        assert_eq!(d.download()[0], expected);
     }
 }
 
