@@ -1,7 +1,7 @@
 //! Ranks that are processes with a GPU each, joined by NCCL: on the emulated GPU by what stands in for it.
 
 use crate::libraries;
-use crate::processes::{FOLDER, runs, start};
+use crate::processes::{FOLDER, hang, runs, start};
 use crate::run::{self, METHODS, Ranked, Run, TOLERANCE, Which, assert_near, furthest};
 use std::env::var_os;
 use std::fs;
@@ -90,7 +90,7 @@ impl Ranked for Gpu {
         let third = matches!(event, Event::Step(metrics) if metrics.step == 3);
         if third && self.dies.is_some_and(|dies| dies == self.ranks.as_ref().unwrap().rank()) {
             fs::write(self.folder.as_ref().unwrap().join("dying"), "").unwrap();
-            thread::sleep(Duration::from_secs(60)); // until it is killed
+            hang();
         }
         false
     }

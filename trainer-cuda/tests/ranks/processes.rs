@@ -85,7 +85,7 @@ impl Ranked for Process {
         };
         if here(self.dies) {
             fs::write(self.folder.join("dying"), "").unwrap();
-            thread::sleep(Duration::from_secs(60)); // until it is killed
+            hang();
         }
         here(self.stops)
     }
@@ -114,6 +114,11 @@ fn command(test: &str, folder: &Path) -> Command {
     command
 }
 
+/// Waits to be killed; ends by itself where whoever started it is no more.
+pub(crate) fn hang() {
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
 pub(crate) fn start(test: &str, folder: &Path, world_size: usize) -> Started {
     let port = free_port().to_string();
     let start = |rank: usize| {
@@ -122,7 +127,7 @@ pub(crate) fn start(test: &str, folder: &Path, world_size: usize) -> Started {
         command.env("NCCL_HOSTID", rank.to_string());
         command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
         command.env("WORLD_SIZE", world_size.to_string()).env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port);
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     };
     Started((0..world_size).map(start).collect())
 }
