@@ -1,6 +1,7 @@
 //! What a store's answer means. `object_store` tells it as text alone: the status, then what the server sent.
 
 use super::ArtefactError;
+use crate::http::innermost;
 
 /// What was tried, for the error's text.
 pub(super) struct Call<'a> {
@@ -37,15 +38,6 @@ impl Call<'_> {
 pub(super) fn is_missing_file(error: &object_store::Error) -> bool {
     let is_not_found = matches!(error, object_store::Error::NotFound { .. });
     is_not_found && !["NoSuchBucket", "ContainerNotFound"].iter().any(|code| innermost(error).contains(code))
-}
-
-/// The cause that says most: the outer ones repeat each other.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 const STATUS: &str = "Server returned non-2xx status code: ";

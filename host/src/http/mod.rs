@@ -52,8 +52,8 @@ pub(crate) fn quoted(response: Response) -> String {
 }
 
 /// What it comes from: reqwest's own words are "error sending request".
-pub(crate) fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }

@@ -1,10 +1,12 @@
 //! What tests of engines hand in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use trainer_cuda::config::TrainConfig;
 use trainer_cuda::encode::EncodeConfig;
 
+use super::{Resources, Submission};
 use crate::compute::ComputeConfig;
 use crate::config::{ComputeOptions, LoraFallback};
 use crate::job::{BaseSource, Bundle, DatasetSource, FORMAT, Job, JobKey, JobMethod};
@@ -28,6 +30,19 @@ pub(super) fn job() -> Job {
         files: BTreeMap::new(),
         program_sha256: String::new(),
         world_size: 1,
+    }
+}
+
+/// The second attempt at it, with the labels that a run gives.
+pub(super) fn attempt<'a>(bundle: &'a Bundle, resources: &'a Resources) -> Submission<'a> {
+    let labels = [("tenant", "acme"), ("job", bundle.key.as_str()), ("digest", &bundle.digest)];
+    Submission {
+        id: bundle.key.attempt(2),
+        bundle,
+        resources,
+        timeout: Duration::from_secs(3600),
+        queue_timeout: Duration::from_secs(1800),
+        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
     }
 }
 

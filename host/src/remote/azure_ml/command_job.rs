@@ -90,7 +90,6 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::remote::Resources;
@@ -104,15 +103,7 @@ mod tests {
         let digest = "0123456789abcdef".repeat(4);
         let bundle = crate::remote::tests::bundle(&digest);
         let resources = Resources { gpu: Some("A100".into()), gpu_count: 2, nodes: 2, cpu: 4, memory_mib: 16384 };
-        let labels = [("tenant", "acme"), ("job", bundle.key.as_str()), ("digest", &digest)];
-        let attempt = Submission {
-            id: bundle.key.attempt(2),
-            bundle: &bundle,
-            resources: &resources,
-            timeout: Duration::from_secs(3600),
-            queue_timeout: Duration::from_secs(1800),
-            labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        };
+        let attempt = crate::remote::tests::attempt(&bundle, &resources);
         let fixed = Fixed {
             environment: environment_id(WORKSPACE, "lora-cuda:1").unwrap(),
             compute: compute_id(WORKSPACE, "gpu-cluster"),

@@ -6,9 +6,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use super::RemoteError;
-use super::error::innermost;
 use crate::config::RemoteConfig;
-use crate::http::{block_on, install_crypto};
+use crate::http::{block_on, innermost, install_crypto};
 
 /// A log is the largest answer, and comes in pieces.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::RemoteError;
+use crate::http::innermost;
 
 /// Told apart by what can be done about it.
 pub(super) fn classify(engine: &str, error: &kube::Error) -> RemoteError {
@@ -70,15 +71,6 @@ pub(super) fn exists(error: kube::Error) -> Result<(), kube::Error> {
         kube::Error::Api(status) if status.code == 409 && status.reason == "AlreadyExists" => Ok(()),
         error => Err(error),
     }
-}
-
-/// What it comes from: the outer causes say that something failed.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

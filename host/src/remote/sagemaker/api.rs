@@ -116,8 +116,9 @@ impl Api {
 
     fn signed(&self, operation: &str, body: String) -> Result<HttpRequest, RemoteError> {
         let credential = block_on(self.credentials.get_credential());
-        let credential = credential
-            .map_err(|error| self.credentials_refused(format!("there are none: {}", innermost(&error)), REMEDY))?;
+        let credential = credential.map_err(|error| {
+            self.credentials_refused(format!("there are none: {}", http::innermost(&error)), REMEDY)
+        })?;
         let request = Request::post(&self.endpoint)
             .header("content-type", "application/x-amz-json-1.1")
             .header("x-amz-target", format!("{}.{operation}", self.target));
@@ -200,15 +201,6 @@ impl std::fmt::Display for Refusal {
 /// Of an answer that nobody expects, enough to tell what it is.
 fn start(body: &str) -> String {
     body.chars().take(300).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The cause that says most.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

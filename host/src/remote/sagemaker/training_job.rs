@@ -74,7 +74,6 @@ pub(super) fn body(fixed: &Fixed, instance_type: &str, attempt: &Submission<'_>,
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
     use crate::remote::Resources;
@@ -88,15 +87,7 @@ mod tests {
         let bundle = crate::remote::tests::bundle(&digest);
         let key = &bundle.key;
         let resources = Resources { gpu: Some("A10G".into()), gpu_count: 4, nodes: 2, cpu: 4, memory_mib: 16384 };
-        let labels = [("tenant", "acme"), ("job", key.as_str()), ("digest", &digest)];
-        let attempt = Submission {
-            id: key.attempt(2),
-            bundle: &bundle,
-            resources: &resources,
-            timeout: Duration::from_secs(3600),
-            queue_timeout: Duration::from_secs(1800),
-            labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        };
+        let attempt = crate::remote::tests::attempt(&bundle, &resources);
         let fixed = Fixed {
             role_arn: "arn:aws:iam::123456789012:role/training".to_owned(),
             image: "123456789012.dkr.ecr.eu-central-1.amazonaws.com/tunesmith:1".to_owned(),

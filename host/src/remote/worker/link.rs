@@ -216,7 +216,7 @@ impl Request<'_> {
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
         let read = std::io::copy(&mut std::io::Read::take(&mut response, LONGEST as u64), &mut body);
-        read.map_err(|error| link.transient(&format!("the answer broke off ({})", root(&error))))?;
+        read.map_err(|error| link.transient(&format!("the answer broke off ({})", http::innermost(&error))))?;
         Ok(Answer { status, headers, body })
     }
 }
@@ -261,15 +261,6 @@ impl Answer {
         let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(QUOTED).collect();
         if line.is_empty() { "without a word".to_owned() } else { format!("`{line}`") }
     }
-}
-
-/// What an error of reading comes from.
-fn root(error: &std::io::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 fn secret(engine: &str, options: &WorkerOptions, of_environment: bool) -> Result<Secret, RemoteError> {
