@@ -445,8 +445,8 @@ fn what_does_not_fit_or_is_not_what_it_says_is_refused() {
         not_there,
         format!("{at} knows no job `{}`: it was removed there, or the engine was set up anew", unknown.id)
     );
-    direct.cleanup(&handle).unwrap();
-    direct.cleanup(&handle).unwrap();
+    direct.cleanup(&handle.id).unwrap();
+    direct.cleanup(&handle.id).unwrap();
     assert!(!working.job(&handle.id).exists());
     assert_eq!(direct.find(&handle.id).unwrap(), None);
 }

@@ -90,6 +90,13 @@ class CloudCheck(EngineCheck):
         self.ask("quota", True)
         self.refused("no quota", self.train("quota"), *words)
         self.ask("quota", False)
+        # Nothing of it runs, and its bundle is there: for another try, or to be removed.
+        key = self.key()
+        bundle = f"{self.jobs_folder}/{key}/bundle/job.json"
+        left = self.read(bundle)
+        self.run("jobs", "cancel", key)
+        self.run("jobs", "remove", key)
+        self.check("no quota: its bundle is removed with the job", left and self.read(bundle) is None, left)
 
     def lost_answer(self, throttle):
         self.ask("throttle", throttle)

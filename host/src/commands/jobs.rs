@@ -212,8 +212,8 @@ fn remove(scope: &Scope, args: &JobArgs, only_here: bool) -> Result<Answer, Host
     }
     if !only_here {
         let (engine, _) = backend(scope, &record)?;
-        for handle in record.attempts.iter().filter_map(|attempt| attempt.handle.as_ref()) {
-            engine.cleanup(handle)?;
+        for attempt in &record.attempts {
+            engine.cleanup(&record.key.attempt(attempt.number))?;
         }
     }
     held.remove()?;

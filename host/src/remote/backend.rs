@@ -63,11 +63,11 @@ pub trait TrainingBackend {
     fn fetch(&self, handle: &JobHandle, into: &Path) -> Result<(), RemoteError>;
 
     /// Removes what the job left with the engine and in the artefact store, the job itself where engines remove jobs. What is
-    /// not there is removed already.
+    /// not there is removed already. By its name: an attempt whose submission failed has left its bundle all the same.
     ///
     /// # Errors
     /// Those of the way there.
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError>;
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError>;
 }
 
 /// What an attempt is to have.

@@ -94,8 +94,8 @@ impl TrainingBackend for Persistent {
         })
     }
 
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        self.repeated("cleanup", || self.backend.cleanup(handle))
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        self.repeated("cleanup", || self.backend.cleanup(id))
     }
 }
 

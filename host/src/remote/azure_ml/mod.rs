@@ -257,8 +257,8 @@ impl TrainingBackend for AzureMl {
         self.files(&of.id, |files| files.fetch(&of.id, into))
     }
 
-    fn cleanup(&self, of: &JobHandle) -> Result<(), RemoteError> {
-        self.files(&of.id, JobFiles::remove)
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        self.files(id, JobFiles::remove)
     }
 }
 

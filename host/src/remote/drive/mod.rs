@@ -80,31 +80,11 @@ impl Drive<'_> {
             let ended = self.attend(&mut held, &handle)?;
             let log = self.keep_log(&held, &handle);
             match ended {
-                Ended::Succeeded => match self.fetch(&held, bundle, &handle) {
-                    Ok((folder, result)) => {
-                        held.change(|record| {
-                            end(record.attempts.last_mut(), None);
-                            record.state = RecordState::Finished;
-                        })?;
-                        if let Err(error) = self.backend.cleanup(&handle) {
-                            tracing::warn!("what job `{}` left at the engine was not removed: {error}", bundle.key);
-                        }
-                        return Ok(self.done(&held, folder, result));
+                Ended::Succeeded => {
+                    if let Some(done) = self.take(&mut held, bundle, &handle, found)? {
+                        return Ok(done);
                     }
-                    Err(error @ RemoteError::NoArtefact { .. }) => {
-                        let failure =
-                            Failure { kind: FailureKind::Artefact, exit_code: None, message: error.to_string() };
-                        held.change(|record| end(record.attempts.last_mut(), Some(failure.clone())))?;
-                        // Engines remember names for longer than this host's records may have lived: an attempt that was
-                        // there before us, and whose output was fetched and removed, is none of this command's.
-                        if !found {
-                            held.change(|record| record.state = RecordState::Failed { failure })?;
-                            return Err(error);
-                        }
-                        tracing::warn!("{error}: it is of an earlier time, and another attempt is made");
-                    }
-                    Err(error) => return Err(error),
-                },
+                }
                 Ended::Cancelled => {
                     held.change(|record| {
                         end(record.attempts.last_mut(), None);
@@ -305,6 +285,39 @@ impl Drive<'_> {
             Ok(_) => None,
             Err(error) => Some(format!("; another attempt is not made: {error}")),
         }
+    }
+
+    /// The output of an attempt that is done. `None` where it left none and was `found` at the engine: engines remember names
+    /// for longer than this host's records may have lived, and what was there before us may have been fetched and removed.
+    fn take(
+        &self,
+        held: &mut HeldJob,
+        bundle: &Bundle,
+        handle: &JobHandle,
+        found: bool,
+    ) -> Result<Option<Done>, RemoteError> {
+        let error = match self.fetch(held, bundle, handle) {
+            Ok((folder, result)) => {
+                held.change(|record| {
+                    end(record.attempts.last_mut(), None);
+                    record.state = RecordState::Finished;
+                })?;
+                if let Err(error) = self.backend.cleanup(&handle.id) {
+                    tracing::warn!("what job `{}` left at the engine was not removed: {error}", bundle.key);
+                }
+                return Ok(Some(self.done(held, folder, result)));
+            }
+            Err(error @ RemoteError::NoArtefact { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let failure = Failure { kind: FailureKind::Artefact, exit_code: None, message: error.to_string() };
+        held.change(|record| end(record.attempts.last_mut(), Some(failure.clone())))?;
+        if found {
+            tracing::warn!("{error}: it is of an earlier time, and another attempt is made");
+            return Ok(None);
+        }
+        held.change(|record| record.state = RecordState::Failed { failure })?;
+        Err(error)
     }
 
     /// Copies the output here, once more where it comes damaged.

@@ -102,8 +102,8 @@ impl TrainingBackend for Engine {
         Ok(())
     }
 
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        self.script.borrow_mut().calls.push(format!("cleanup {}", handle.id.attempt));
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        self.script.borrow_mut().calls.push(format!("cleanup {}", id.attempt));
         Ok(())
     }
 }

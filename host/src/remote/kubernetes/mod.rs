@@ -311,15 +311,15 @@ impl TrainingBackend for Kubernetes {
         self.files(&handle.id).fetch(&handle.id, into)
     }
 
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        let key = &handle.id.key;
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        let key = &id.key;
         // Attempts before this one are there as records of how they ended.
         let of_job = ListParams::default().labels(&format!("tunesmith/job={key}"));
         for job in block_on(self.jobs().list(&of_job)).map_err(self.failed())? {
             let is_several = job.spec.as_ref().and_then(|spec| spec.completions).is_some_and(|machines| machines > 1);
             self.remove(job.metadata.name.as_deref().unwrap_or_default(), is_several)?;
         }
-        self.files(&handle.id).remove()
+        self.files(id).remove()
     }
 }
 

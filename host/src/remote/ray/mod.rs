@@ -236,13 +236,13 @@ impl TrainingBackend for Ray {
         self.files(&handle.id).fetch(&handle.id, into)
     }
 
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        for attempt in 1..=handle.id.attempt {
-            let id = handle.id.key.attempt(attempt);
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        for attempt in 1..=id.attempt {
+            let id = id.key.attempt(attempt);
             self.api.delete(&id.to_string())?;
             self.api.delete(&stopper(&id))?;
         }
-        self.files(&handle.id).remove()
+        self.files(id).remove()
     }
 }
 

@@ -215,8 +215,8 @@ impl TrainingBackend for Sagemaker {
         self.files(&of.id).fetch(&of.id, into)
     }
 
-    fn cleanup(&self, of: &JobHandle) -> Result<(), RemoteError> {
-        self.files(&of.id).remove()
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        self.files(id).remove()
     }
 }
 

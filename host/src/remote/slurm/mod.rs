@@ -89,6 +89,11 @@ impl Slurm {
         self.programs.run(program, &args.map(str::to_owned), "")
     }
 
+    /// By its name: should it have been handed in twice, both.
+    fn end(&self, id: &JobId) -> Result<(), RemoteError> {
+        self.run("scancel", ["--me", format!("--name={id}").as_str()]).map(drop)
+    }
+
     fn files(&self, id: &JobId) -> JobFiles {
         JobFiles::new(&self.store, &id.key)
     }
@@ -234,18 +239,16 @@ impl TrainingBackend for Slurm {
     }
 
     fn cancel(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        // By its name: should it have been handed in twice, both.
-        self.run("scancel", ["--me", format!("--name={}", handle.id).as_str()])?;
-        Ok(())
+        self.end(&handle.id)
     }
 
     fn fetch(&self, handle: &JobHandle, into: &Path) -> Result<(), RemoteError> {
         self.files(&handle.id).fetch(&handle.id, into)
     }
 
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        self.cancel(handle)?;
-        self.files(&handle.id).remove()
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        self.end(id)?;
+        self.files(id).remove()
     }
 }
 

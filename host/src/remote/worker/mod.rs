@@ -235,15 +235,15 @@ impl TrainingBackend for Worker {
         Ok(())
     }
 
-    fn cleanup(&self, handle: &JobHandle) -> Result<(), RemoteError> {
-        let answer = self.job(Method::DELETE, &handle.id, "").send()?;
+    fn cleanup(&self, id: &JobId) -> Result<(), RemoteError> {
+        let answer = self.job(Method::DELETE, id, "").send()?;
         if answer.is_success() {
             return match answer.status() {
                 204 => Ok(()),
                 status => Err(self.link.nonsense(format!("status {status} where 204 is due"))),
             };
         }
-        match self.refused(&handle.id, answer) {
+        match self.refused(id, answer) {
             RemoteError::NotFound { .. } => Ok(()),
             error => Err(error),
         }
